@@ -1,0 +1,268 @@
+"""Frozen values that cross the borders between rooms, and the Protocols the rooms meet through.
+
+Laws kept here:
+
+* Headers are kept as the peer sent them: a tuple of ``(name, value)`` pairs in order, duplicates included. Text is
+  decoded as UTF-8 with ``surrogateescape``, so any byte survives the trip unchanged.
+* A :class:`Body` hands on pieces: ``bytes``, or a :class:`FileSlice` (descriptor, offset, length). Only
+  ``server/deliver.py`` decides how a piece reaches the client.
+* A body that ends without having proved its end raises; it never just stops (law 2 of ``ARCHITECTURE.md``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of ``name`` (compared without case), or None."""
+    wanted = name.lower()
+    for key, value in headers:
+        if key.lower() == wanted:
+            return value
+    return None
+
+
+def header_values(headers: Headers, name: str) -> list[str]:
+    """Every field line's value of ``name``, in order."""
+    wanted = name.lower()
+    return [value for key, value in headers if key.lower() == wanted]
+
+
+def header_list(headers: Headers, name: str) -> str | None:
+    """All field lines of ``name`` joined by a comma (RFC 9110 §5.3), or None when there is none."""
+    values = header_values(headers, name)
+    return ", ".join(values) if values else None
+
+
+def without(headers: Headers, names: frozenset[str]) -> Headers:
+    """The headers whose lower-cased name is not in ``names``."""
+    return tuple(pair for pair in headers if pair[0].lower() not in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for: the path and query exactly as sent. The key, the check and the forwarded path all use this."""
+
+    path: str
+    query: str | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """``length`` bytes of an open file from ``offset``. Whoever holds the body owns the descriptor."""
+
+    descriptor: int
+    offset: int
+    length: int
+
+
+Piece = bytes | FileSlice
+
+
+@runtime_checkable
+class Body(Protocol):
+    """The bytes of one message, read once.
+
+    ``length`` is the number of bytes that will come when that is known. ``framed`` is False when only the close of the
+    connection marks the end, which proves nothing (law 2). Iterating raises a ``FileProxyError`` on a break.
+    ``aclose`` may be called at any time, more than once; it releases what the body holds.
+    """
+
+    @property
+    def length(self) -> int | None: ...
+
+    @property
+    def framed(self) -> bool: ...
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class BytesBody:
+    """A body that is already in memory."""
+
+    __slots__ = ("_data",)
+    framed = True
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    @property
+    def length(self) -> int:
+        return len(self._data)
+
+    @property
+    def data(self) -> bytes:
+        return self._data
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        if self._data:
+            yield self._data
+
+    async def aclose(self) -> None:
+        return None
+
+
+class FileBody:
+    """Part of a regular file, handed on as one descriptor slice, so that any range of it costs nothing.
+
+    ``stamp`` is what ``fstat`` said when the file was opened; ``deliver`` compares it while sending, because a file
+    changed in place must abort the download rather than mix two versions (law 1).
+    """
+
+    __slots__ = ("_descriptor", "length", "offset", "stamp")
+    framed = True
+
+    def __init__(self, descriptor: int, offset: int, length: int, stamp: tuple[int, int]) -> None:
+        self._descriptor: int | None = descriptor
+        self.offset = offset
+        self.length = length
+        self.stamp = stamp  # (size, mtime_ns)
+
+    def narrow(self, offset: int, length: int) -> None:
+        """Keep only ``length`` bytes from ``offset`` (relative to what this body covers now)."""
+        if offset < 0 or length < 0 or offset + length > self.length:
+            raise ValueError(f"[{offset}, {offset + length}) lies outside a body of {self.length} bytes")
+        self.offset += offset
+        self.length = length
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        if self._descriptor is None:
+            raise ValueError("body was closed")
+        if self.length:
+            yield FileSlice(self._descriptor, self.offset, self.length)
+
+    async def aclose(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+class Incoming(Protocol):
+    """A client's request body, streamed. Starting to iterate answers ``Expect: 100-continue``."""
+
+    @property
+    def length(self) -> int | None: ...
+
+    @property
+    def started(self) -> bool:
+        """True once any of it was read: such a request cannot be tried again."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one client wants, and who it is."""
+
+    id: str
+    method: str
+    target: Target
+    authority: str  # Host as sent (or of an absolute-form target); may carry a port
+    scheme: str  # http or https as the client saw it, after trusted proxies
+    client: str  # address after trusted proxies; what limits, logs and checks use
+    peer: str  # address of the TCP peer
+    trusted_peer: bool  # the peer is one of trusted_proxies
+    headers: Headers
+    http10: bool = False
+    body: Incoming | None = None
+    received_at: float = 0.0  # clock.now() when the head was complete
+
+    @property
+    def host(self) -> str:
+        """Lower-case host name without the port (IPv6 keeps its brackets)."""
+        name = self.authority.lower()
+        if name.startswith("["):
+            return name[: name.find("]") + 1]
+        return name.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard says of an ask, what that depends on, and until when it holds.
+
+    ``depends_on`` names what of the ask or the world the verdict looked at ("client", "path", "method", "time",
+    "load" …). A later fast path may repeat a verdict only for asks that agree in all of these, until ``until``
+    (``clock.now()``; None = as long as the settings generation lives).
+    """
+
+    allowed: bool
+    depends_on: frozenset[str] = frozenset()
+    until: float | None = None
+    ending: str = ""  # the name this refusal is counted under
+    status: int = 0
+    title: str = ""
+    detail: str = ""
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What ``upstream/`` is asked to fetch. Headers are ready to send, hop-by-hop ones removed."""
+
+    method: str
+    target: Target
+    headers: Headers
+    authority: str = ""  # the client's Host, for ``host: preserve``
+    body: Incoming | None = None
+    id: str = ""
+
+    @property
+    def idempotent(self) -> bool:
+        """May be sent twice (RFC 9110 §9.2.2) and has no body that was or would be consumed."""
+        return self.method in IDEMPOTENT and self.body is None
+
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back for a :class:`Want`: the head, and a body still to be read. Close the body whatever happens."""
+
+    status: int
+    reason: str
+    headers: Headers
+    body: Body
+    mirror: str = ""
+    tries: int = 1
+    timings: Mapping[str, float] = field(default_factory=dict)  # seconds: queue, connect, first_byte
+
+
+class Transport(Protocol):
+    """The narrow waist to whatever holds the files: HTTP servers, folders, later buckets and sibling workers."""
+
+    async def fetch(self, want: Want) -> Answer:
+        """One try. Raises ``UpstreamError``; never retries by itself."""
+        ...
+
+    async def close(self) -> None:
+        """Close idle connections and wait for what runs. Called once, when no download uses it any more."""
+        ...
+
+
+class Counters(Protocol):
+    """Where rooms count. Names are declared in ``observe/table.py``; an undeclared one raises KeyError."""
+
+    def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
+        """Add to a counter or gauge, or to the row ``label`` of a labelled family (see the table)."""
+        ...
+
+    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
+        """Put one duration into a histogram."""
+        ...
+
+    def traffic(self, amount: int) -> None:
+        """Body bytes that went to a client just now (feeds totals and the 60 s throughput window)."""
+        ...

@@ -1,0 +1,77 @@
+"""Every counter, once: its name, its kind and a sentence. Counting an undeclared name is a KeyError.
+
+Kinds: ``counter`` only grows; ``gauge`` goes up and down and falls to zero with its worker; ``histogram`` takes seconds.
+Rows of a ``family`` are counted per label (``add("route.requests", label="/")``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from fileproxy import errors
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+class Row(NamedTuple):
+    name: str
+    kind: Kind
+    sentence: str
+    family: str | None = None
+
+
+def _ending_rows() -> list[Row]:
+    """One row for each way a request can end: the declared errors, and the ends that are no error."""
+    rows: dict[str, str] = {
+        "completed": "The whole answer was handed to the client.",
+        "method_refused": "The route does not allow the method (405).",
+        "unsupported": "CONNECT, TRACE or an Upgrade was asked for.",
+        "no_route": "No route serves this host and path (404).",
+        "forbidden": "The client may not see this (403).",
+        "malformed": "The request head or chunked body broke the rules of HTTP (400, 408, 414, 431).",
+        "head_timeout": "The head of a request did not come in time (408).",
+        "aborted": "The answer was cut short because the rest could not be had; the connection was aborted.",
+        "drained_out": "A leaving worker's drain_timeout ended a running download.",
+    }
+    stack: list[type[errors.FileProxyError]] = [errors.FileProxyError]
+    while stack:
+        kind = stack.pop()
+        stack.extend(kind.__subclasses__())
+        rows.setdefault(kind.ending, (kind.__doc__ or kind.__name__).strip().splitlines()[0])
+    return [Row(f"ending.{name}", "counter", sentence) for name, sentence in sorted(rows.items())]
+
+
+TABLE: tuple[Row, ...] = (
+    Row("requests", "counter", "Requests whose head was read."),
+    Row("errors", "counter", "Requests that ended in a 5xx of ours or a body cut short."),
+    Row("bytes.to_clients", "counter", "Body bytes handed to clients."),
+    Row("bytes.from_clients", "counter", "Body bytes read from clients."),
+    Row("bytes.from_upstreams", "counter", "Body bytes read from upstreams."),
+    Row("connections.accepted", "counter", "Client connections accepted."),
+    Row("connections.open", "gauge", "Client connections open now."),
+    Row("connections.shed", "counter", "Client connections turned away because too many were open."),
+    Row("downloads.active", "gauge", "Requests being served now."),
+    Row("upstream.connections", "counter", "Connections opened to upstreams."),
+    Row("upstream.reused", "counter", "Requests sent on a kept connection."),
+    Row("workers.started", "counter", "Workers started since the service was."),
+    Row("workers.crashed", "counter", "Workers that ended without being told to."),
+    Row("workers.lag_sheds", "counter", "Times the event loop was found later than limits.loop_lag."),
+    Row("tasks.failed", "counter", "Background tasks that ended with an error nobody awaited."),
+    Row("reloads.applied", "counter", "Configurations taken over by a worker without a restart."),
+    Row("logs.dropped", "counter", "Log lines that could not be written."),
+    Row("shared.failures", "counter", "Calls of the shared store that failed or took too long."),
+    Row("response_time", "histogram", "Head of the request read to first byte of the answer out."),
+    Row("route.requests", "counter", "Requests of this route.", "route"),
+    Row("route.errors", "counter", "Its requests that ended in a 5xx of ours or a body cut short.", "route"),
+    Row("route.bytes", "counter", "Body bytes it handed to clients.", "route"),
+    Row("route.response_time", "histogram", "Its response time.", "route"),
+    Row("upstream.first_tries", "counter", "Requests this upstream was asked for the first time.", "upstream"),
+    Row("upstream.retries", "counter", "Requests it was asked again.", "upstream"),
+    Row("upstream.retries_refused", "counter", "Retries its budget did not allow.", "upstream"),
+    Row("upstream.failed", "counter", "Requests given up for it after all tries.", "upstream"),
+    Row("mirror.tries", "counter", "Tries sent to this mirror.", "mirror"),
+    Row("mirror.failures", "counter", "Tries that failed or were answered with a retried status.", "mirror"),
+    Row("mirror.bytes", "counter", "Body bytes read from it.", "mirror"),
+    Row("mirror.first_byte", "histogram", "Request sent to first byte of its answer.", "mirror"),
+    *_ending_rows(),
+)

@@ -1,0 +1,365 @@
+"""The options. Each row: name, type, default, one sentence with the unit.
+
+``apply`` of a row says what a reload does with a change: ``live`` (the default: the next request sees it), ``rolling``
+(new workers take over, the old ones drain) or ``restart`` (only a new start can apply it; a reload refuses it).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from fileproxy.settings.units import format_duration, format_size, parse_duration, parse_size
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["64KiB", "256MiB"], "title": "size"}),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["50ms", "90s"], "title": "duration"}),
+]
+# A YAML reader turns a bare on/off into a boolean; both spellings mean the same here.
+Off = Annotated[Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)]
+Auto = Literal["auto"]
+Network = Annotated[str, BeforeValidator(lambda value: str(ipaddress.ip_network(value, strict=False)))]
+ROLLING: dict[str, Any] = {"apply": "rolling"}
+RESTART: dict[str, Any] = {"apply": "restart"}
+SECRET: dict[str, Any] = {"secret": True}
+
+
+class Row(BaseModel):
+    """A group of options: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class KeepAlive(Row):
+    idle: Duration = Field(60.0, description="Silence before the kernel asks whether the peer is still there.")
+    interval: Duration = Field(10.0, description="Time between two such probes.")
+    count: int = Field(6, ge=1, le=127, description="Probes without an answer until the connection counts as dead.")
+
+
+class Sockets(Row):
+    """TCP options of one side. `auto` leaves a value to the kernel, which tunes buffers better than a fixed size."""
+
+    nodelay: bool = Field(True, description="Send small segments at once (TCP_NODELAY).")
+    quickack: bool = Field(True, description="Acknowledge at once at the start of a connection (TCP_QUICKACK).")
+    keepalive: KeepAlive | Off = Field(KeepAlive(), description="Probe silent peers (SO_KEEPALIVE), or `off`.")
+    send_buffer: Size | Auto = Field("auto", description="SO_SNDBUF in bytes; a fixed size stops autotuning.")
+    receive_buffer: Size | Auto = Field("auto", description="SO_RCVBUF in bytes; a fixed size stops autotuning.")
+    notsent_lowat: Size | Auto = Field(
+        "auto", description="Unsent bytes kept in the kernel for a connection (TCP_NOTSENT_LOWAT)."
+    )
+    congestion: str = Field(
+        "auto", description="Congestion control by the kernel's name, for example `bbr`; unknown: kept as it was."
+    )
+
+
+class Server(Row):
+    host: str = Field("0.0.0.0", description="Address to listen on.", json_schema_extra=ROLLING)
+    port: int = Field(10080, ge=0, le=65535, description="Port to listen on; 0 = any.", json_schema_extra=ROLLING)
+    backlog: int = Field(
+        2048, ge=1, le=65535, description="Connections the kernel keeps until accepted.", json_schema_extra=ROLLING
+    )
+    workers: Annotated[int, Field(ge=1, le=256)] | Auto = Field(
+        "auto", description="Worker processes; auto = one a core.", json_schema_extra=ROLLING
+    )
+    uvloop: Auto | Off = Field(
+        "auto", description="auto = uvloop where it is installed; off = asyncio's own loop.", json_schema_extra=ROLLING
+    )
+    trusted_proxies: list[Network] = Field(
+        ["127.0.0.0/8", "::1/128"], description="Peers whose X-Forwarded-*, Forwarded and X-Request-Id we believe."
+    )
+    operators: list[Network] = Field(
+        ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
+        description="Clients who may read /health in full and /stats.",
+    )
+    short_names: bool = Field(True, description="Answer /health, /stats … beside /-/health, /-/stats …")
+    name: str = Field(
+        "fileproxy", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Our name in Via, Cache-Status and Proxy-Status."
+    )
+    run_dir: str = Field(
+        "var/run", description="Folder for the pid file, counters and private sockets.", json_schema_extra=RESTART
+    )
+    drain_timeout: Duration | None = Field(
+        None, description="Longest time a leaving worker waits for its downloads; null = until the last has ended."
+    )
+    half_close_grace: Duration = Field(
+        5.0, description="How long a client that closed its sending side may wait for bytes."
+    )
+    sockets: Sockets = Field(Sockets(), description="TCP options towards clients.", json_schema_extra=ROLLING)
+
+
+class Limits(Row):
+    request_line: Size = Field(8192, ge=64, le=65536, description="Longest request line; over it: 414.")
+    headers: int = Field(100, ge=1, le=1000, description="Most header lines of a request; over it: 431.")
+    header_line: Size = Field(8192, ge=64, le=65536, description="Longest header line; over it: 431.")
+    head: Size = Field(32768, ge=128, le=262144, description="Longest request head altogether; over it: 431.")
+    head_timeout: Duration = Field(10.0, gt=0, description="Time to send a request's head; over it: 408.")
+    keepalive_idle: Duration = Field(75.0, gt=0, description="An idle client connection is closed after this.")
+    client_idle: Duration = Field(
+        60.0, gt=0, description="A client that takes or sends less than 1 KiB in this time is given up."
+    )
+    request_body: Size = Field(1024**3, description="Longest request body; over it: 413.")
+    connections: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Client connections a worker; over it: 503. auto = by the descriptors allowed."
+    )
+    connections_per_client: Annotated[int, Field(ge=1)] | Off = Field(
+        "off", description="Connections a worker accepts from one address; over it: 503."
+    )
+    loop_lag: Duration | Off = Field(
+        1.0, description="When the event loop runs this late, new requests get 503 until it has caught up."
+    )
+    response_head: Size = Field(
+        65536, ge=1024, le=1024**2, description="Longest head of an upstream's answer; over it: 502."
+    )
+
+
+class Mirror(Row):
+    url: str = Field(description="http://, https:// or file:/// URL of one server; a path in it is put before ours.")
+    weight: int = Field(1, ge=1, le=1000, description="Share of the requests relative to its siblings.")
+
+    @field_validator("url")
+    @classmethod
+    def _supported(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "file"):
+            raise ValueError(f"{url!r} must start with http://, https:// or file:///")
+        if parts.query or parts.fragment:
+            raise ValueError(f"{url!r} must not carry a query or fragment")
+        if parts.scheme == "file":
+            if parts.netloc or not parts.path.startswith("/"):
+                raise ValueError(f"{url!r} must be an absolute folder: file:///srv/files")
+        else:
+            if not parts.hostname:
+                raise ValueError(f"{url!r} names no host")
+            if parts.username is not None or parts.password is not None:
+                raise ValueError("an upstream URL must not carry a password; use upstreams.NAME.headers")
+            _ = parts.port  # raises ValueError when it is not a port
+        return url.rstrip("/") if parts.path in ("", "/") and parts.scheme != "file" else url
+
+
+class Timeouts(Row):
+    connect: Duration | Auto = Field("auto", description="To open a connection, each address; auto = the profile's.")
+    first_byte: Duration = Field(30.0, gt=0, description="From the request sent to the first byte of the answer.")
+    stall: Duration | Auto = Field(
+        "auto", description="While another mirror is left: ask it after this long without a first byte; auto = 10s."
+    )
+    idle: Duration | Auto = Field(
+        "auto", description="A body that makes less than 1 KiB of progress in this time is given up; auto = 60s."
+    )
+
+
+class Retry(Row):
+    attempts: int = Field(12, ge=1, le=100, description="Tries for one request, the first included.")
+    within: Duration = Field(60.0, description="No new try starts later than this after the first.")
+    statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(
+        [429, 500, 502, 503, 504, 524], description="Answers that are tried again (idempotent requests only)."
+    )
+    base: Duration = Field(0.1, description="First pause; doubles with each try, with full jitter.")
+    cap: Duration = Field(60.0, description="Longest pause, and the longest Retry-After that is waited for.")
+    budget: float = Field(0.2, ge=0, le=1, description="Retries allowed per first try, over 10 s.")
+    budget_floor: int = Field(10, ge=0, description="Retries a second that are always allowed.")
+
+
+class Pool(Row):
+    """The connection pool of one upstream in one worker. `auto` = the profile's value (optimized / baseline)."""
+
+    limit: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Connections altogether (200 / 100).")
+    per_host: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Connections to one host (50 / 30).")
+    keepalive: Duration | Auto = Field("auto", description="An idle connection is kept this long (60s / 30s).")
+    dns_cache: Duration | Auto = Field("auto", description="A resolved name is kept this long (600s / 500s).")
+    buffer: Size | Auto = Field(
+        "auto", description="Bytes read ahead of the client for each download (128KiB / 64KiB)."
+    )
+    happy_eyeballs: Duration | Off = Field(
+        0.25, description="Head start of IPv6 over IPv4 when a name has both (RFC 8305)."
+    )
+
+
+class Tls(Row):
+    ca: str | None = Field(None, description="PEM file of the certificate authorities to trust instead of the system's.")
+    server_name: str | None = Field(None, description="Name for SNI and verification; null = the host of the URL.")
+    verify: bool = Field(True, description="Check the upstream's certificate. Turning it off invites tampering.")
+
+
+class Redirects(Row):
+    hops: int = Field(5, ge=1, le=20, description="Redirects followed one after the other.")
+    hosts: list[str] = Field([], description="Hosts that may be followed to, besides the upstream's own servers.")
+    private: bool = Field(
+        False, description="Allow these hosts to have private or loopback addresses (own servers always may)."
+    )
+
+
+class Upstream(Row):
+    servers: list[Mirror] = Field(min_length=1, description="The mirrors: servers that hold the same files.")
+    balance: Literal["round_robin", "weighted_round_robin"] = Field(
+        "weighted_round_robin", description="How requests are spread over the mirrors."
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="How long to wait for what. There is no total timeout.")
+    retry: Retry = Field(Retry(), description="Trying again before the first byte.")
+    pool: Pool = Field(Pool(), description="Connections kept and opened.")
+    sockets: Sockets = Field(Sockets(), description="TCP options towards the mirrors.")
+    headers: dict[str, str] = Field(
+        {}, description="Headers set on every request to it, for example Authorization.", json_schema_extra=SECRET
+    )
+    host: str = Field(
+        "upstream", description="Host header sent: `upstream` (of its URL), `preserve` (the client's) or a fixed name."
+    )
+    tls: Tls = Field(Tls(), description="Verification of https:// servers.")
+    follow_redirects: Redirects | Off = Field(
+        "off", description="Follow redirects instead of passing them on; within the upstream's own hosts."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """``upstreams: {files: "http://a"}`` and a plain list of URLs are short for the whole form."""
+        if isinstance(value, str):
+            return {"servers": [{"url": value}]}
+        if isinstance(value, list):
+            value = {"servers": value}
+        if isinstance(value, dict) and isinstance(value.get("servers"), list):
+            servers = [{"url": one} if isinstance(one, str) else one for one in value["servers"]]
+            return {**value, "servers": servers}
+        return value
+
+
+class Cors(Row):
+    origins: list[str] = Field(min_length=1, description="Web origins that may read these files, or `*`.")
+    methods: list[str] = Field(["GET", "HEAD"], description="Methods allowed to them.")
+    headers: list[str] = Field(["Range", "If-Range"], description="Request headers allowed to them, or `*`.")
+    expose: list[str] = Field(
+        ["Content-Range", "Accept-Ranges", "ETag", "Content-Disposition", "Content-Length"],
+        description="Response headers their scripts may read.",
+    )
+    credentials: bool = Field(False, description="Allow cookies and Authorization.")
+    max_age: Duration = Field(600.0, description="How long a browser may remember a preflight.")
+
+    @model_validator(mode="after")
+    def _no_credentials_for_everybody(self) -> Cors:
+        if self.credentials and "*" in self.origins:
+            raise ValueError("credentials cannot be allowed to every origin; name the origins")
+        return self
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class Route(Row):
+    path: str = Field("/", description="Prefix of the paths it serves; begins and ends at a `/`.")
+    hosts: list[str] = Field([], description="Host names it serves (`*.example.org` too); empty = all.")
+    upstream: str = Field(description="Name of the upstream that holds the files.")
+    methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]] = Field(
+        ["GET", "HEAD"], min_length=1, description="Methods passed on; others get 405."
+    )
+    strip_prefix: bool = Field(False, description="Take `path` away before asking the upstream.")
+    cors: Cors | Off = Field("off", description="Which web pages on other origins may read the files.")
+
+    @field_validator("path")
+    @classmethod
+    def _prefix(cls, path: str) -> str:
+        if not (path.startswith("/") and path.endswith("/")):
+            raise ValueError(f"{path!r} must begin and end with a /")
+        if path.startswith("/-/"):
+            raise ValueError("/-/ is reserved for FileProxy itself")
+        if any(ord(c) <= 0x20 or ord(c) >= 0x7F or c in '\\?#%"<>' for c in path) or "//" in path:
+            raise ValueError(f"{path!r} must be plain ASCII without %, ?, #, \\, quotes or empty segments")
+        if any(segment in (".", "..") for segment in path.split("/")):
+            raise ValueError(f"{path!r} must not hold dot segments")
+        return path
+
+    @field_validator("hosts")
+    @classmethod
+    def _lower(cls, hosts: list[str]) -> list[str]:
+        return [host.lower() for host in hosts]
+
+
+class Redis(Row):
+    url: str = Field(
+        "embedded",
+        description="embedded, off, redis://, rediss:// or unix:// of the store that machines share.",
+        json_schema_extra=ROLLING | SECRET,
+    )
+    pool: int = Field(150, ge=1, description="Most connections a worker opens to it.")
+    timeout: Duration = Field(0.05, gt=0, description="Longest wait for it; it is never required.")
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _known(cls, url: object) -> object:
+        if url is False:
+            return "off"
+        if isinstance(url, str) and url not in ("embedded", "off"):
+            if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+                raise ValueError(f"{url!r} must be embedded, off, or start with redis://, rediss:// or unix://")
+        return url
+
+
+class Logs(Row):
+    access: str = Field("logs/access.log", description="A file, `stdout` or `off`: one JSON line a request.")
+    error: str = Field("logs/error.log", description="A file, `stdout` or `stderr`: JSON lines of what went wrong.")
+    level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Least severe line that is written."
+    )
+
+
+class Settings(Row):
+    """The whole configuration: one immutable generation of it."""
+
+    profile: Literal["optimized", "baseline"] = Field(
+        "optimized", description="baseline = the old, smaller constants and plain sockets, to compare with."
+    )
+    server: Server = Field(Server(), description="Where and how clients are served.")
+    limits: Limits = Field(Limits(), description="What one client or worker may use up.")
+    upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Upstream] = Field(
+        {}, description="Pools of servers that hold the same files, by name. Empty = the embedded origin."
+    )
+    routes: list[Route] = Field(
+        [], description="Which upstream serves what. Empty = everything from the only (or the one named files)."
+    )
+    redis: Redis = Field(Redis(), description="The store that machines share; never required.")
+    logs: Logs = Field(Logs(), description="Where log lines go.")
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Settings:
+        for number, route in enumerate(self.routes):
+            if route.upstream not in self.upstreams:
+                known = ", ".join(sorted(self.upstreams)) or "none is configured"
+                raise ValueError(f"routes.{number}.upstream: there is no upstream {route.upstream!r} ({known})")
+        seen: set[tuple[str, str]] = set()
+        for number, route in enumerate(self.routes):
+            for host in route.hosts or ["*"]:
+                if (host, route.path) in seen:
+                    raise ValueError(f"routes.{number}: a second route for host {host} and path {route.path}")
+                seen.add((host, route.path))
+        if not self.routes and len(self.upstreams) > 1 and "files" not in self.upstreams:
+            raise ValueError("routes: several upstreams but no route, and none is named `files`")
+        return self
+
+
+# What `auto` means in each profile (sources.md's table: optimized, and the older values as the baseline).
+PROFILES: dict[str, dict[str, float]] = {
+    "optimized": {
+        "limit": 200, "per_host": 50, "keepalive": 60.0, "dns_cache": 600.0, "buffer": 131072, "connect": 15.0,
+    },
+    "baseline": {
+        "limit": 100, "per_host": 30, "keepalive": 30.0, "dns_cache": 500.0, "buffer": 65536, "connect": 8.0,
+    },
+}  # fmt: skip
