@@ -1,6 +1,7 @@
 """Every counter, once: its name, its kind and a sentence. Counting an undeclared name is a KeyError.
 
-Kinds: ``counter`` only grows; ``gauge`` goes up and down and falls to zero with its worker; ``histogram`` takes seconds.
+Kinds: ``counter`` only grows; ``gauge`` goes up and down and falls to zero with its worker; ``histogram`` takes
+seconds.
 Rows of a ``family`` are counted per label (``add("route.requests", label="/")``).
 """
 
