@@ -31,7 +31,6 @@ def _ending_rows() -> list[Row]:
         "forbidden": "The client may not see this (403).",
         "malformed": "The request head or chunked body broke the rules of HTTP (400, 408, 414, 431).",
         "head_timeout": "The head of a request did not come in time (408).",
-        "aborted": "The answer was cut short because the rest could not be had; the connection was aborted.",
         "drained_out": "A leaving worker's drain_timeout ended a running download.",
     }
     stack: list[type[errors.FileProxyError]] = [errors.FileProxyError]
@@ -52,6 +51,7 @@ TABLE: tuple[Row, ...] = (
     Row("connections.open", "gauge", "Client connections open now."),
     Row("connections.shed", "counter", "Client connections turned away because too many were open."),
     Row("downloads.active", "gauge", "Requests being served now."),
+    Row("downloads.cut", "counter", "Answers cut short after their first byte; the client saw a broken connection."),
     Row("upstream.connections", "counter", "Connections opened to upstreams."),
     Row("upstream.reused", "counter", "Requests sent on a kept connection."),
     Row("workers.started", "counter", "Workers started since the service was."),
