@@ -6,79 +6,78 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
+from annotated_types import Ge, Le
+from pydantic import Field, Strict, StringConstraints, Tag, field_validator, model_validator
+
+from fileproxy.settings.types import (
+    HOST,
+    RESTART,
+    ROLLING,
+    SECRET,
+    Auto,
+    Contradiction,
+    Duration,
+    HostName,
+    Meaning,
+    Network,
+    Off,
+    OrOff,
+    Positive,
+    Row,
+    Size,
+    Switch,
+    Text,
+    Token,
+    Whole,
 )
 
-from fileproxy.settings.units import format_duration, format_size, parse_duration, parse_size
-
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    PlainSerializer(format_size, when_used="json"),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["64KiB", "256MiB"], "title": "size"}),
-]
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, when_used="json"),
-    WithJsonSchema({"type": ["string", "number"], "examples": ["50ms", "90s"], "title": "duration"}),
-]
-# A YAML reader turns a bare on/off into a boolean; both spellings mean the same here.
-Off = Annotated[Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)]
-Auto = Literal["auto"]
-Network = Annotated[str, BeforeValidator(lambda value: str(ipaddress.ip_network(value, strict=False)))]
-ROLLING: dict[str, Any] = {"apply": "rolling"}
-RESTART: dict[str, Any] = {"apply": "restart"}
-SECRET: dict[str, Any] = {"secret": True}
-
-
-class Row(BaseModel):
-    """A group of options: frozen, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+Count = Annotated[Whole, Ge(1)]
+# setsockopt takes whole seconds and a C int.
+KernelSeconds = Annotated[Duration, Ge(1), Le(32767), Meaning("a time of whole seconds like 60s"), Field(multiple_of=1)]
+KernelBytes = Annotated[Size, Ge(1024), Le(1024**3)]
 
 
 class KeepAlive(Row):
-    idle: Duration = Field(60.0, description="Silence before the kernel asks whether the peer is still there.")
-    interval: Duration = Field(10.0, description="Time between two such probes.")
-    count: int = Field(6, ge=1, le=127, description="Probes without an answer until the connection counts as dead.")
+    idle: KernelSeconds = Field(60.0, description="Silence before the kernel asks whether the peer is still there.")
+    interval: KernelSeconds = Field(10.0, description="Time between two such probes.")
+    count: Whole = Field(6, ge=1, le=127, description="Probes without an answer until the connection counts as dead.")
 
 
 class Sockets(Row):
     """TCP options of one side. `auto` leaves a value to the kernel, which tunes buffers better than a fixed size."""
 
-    nodelay: bool = Field(True, description="Send small segments at once (TCP_NODELAY).")
-    quickack: bool = Field(True, description="Acknowledge at once at the start of a connection (TCP_QUICKACK).")
-    keepalive: KeepAlive | Off = Field(KeepAlive(), description="Probe silent peers (SO_KEEPALIVE), or `off`.")
-    send_buffer: Size | Auto = Field("auto", description="SO_SNDBUF in bytes; a fixed size stops autotuning.")
-    receive_buffer: Size | Auto = Field("auto", description="SO_RCVBUF in bytes; a fixed size stops autotuning.")
-    notsent_lowat: Size | Auto = Field(
+    nodelay: Switch = Field(True, description="Send small segments at once (TCP_NODELAY).")
+    quickack: Switch = Field(True, description="Acknowledge at once at the start of a connection (TCP_QUICKACK).")
+    keepalive: Annotated[Annotated[KeepAlive, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        KeepAlive(), description="Probe silent peers (SO_KEEPALIVE), or `off`."
+    )
+    send_buffer: KernelBytes | Auto = Field("auto", description="SO_SNDBUF in bytes; a fixed size stops autotuning.")
+    receive_buffer: KernelBytes | Auto = Field("auto", description="SO_RCVBUF in bytes; a fixed size stops autotuning.")
+    notsent_lowat: KernelBytes | Auto = Field(
         "auto", description="Unsent bytes kept in the kernel for a connection (TCP_NOTSENT_LOWAT)."
     )
-    congestion: str = Field(
+    congestion: Annotated[
+        str, Meaning("a kernel's name like bbr, or auto"), StringConstraints(pattern=r"^[a-z0-9_-]{1,15}$")
+    ] = Field(
         "auto", description="Congestion control by the kernel's name, for example `bbr`; unknown: kept as it was."
     )
 
 
 class Server(Row):
-    host: str = Field("0.0.0.0", description="Address to listen on.", json_schema_extra=ROLLING)
-    port: int = Field(10080, ge=0, le=65535, description="Port to listen on; 0 = any.", json_schema_extra=ROLLING)
-    backlog: int = Field(
+    host: Annotated[
+        str,
+        Meaning("a host name or an IP address"),
+        StringConstraints(pattern=rf"^({HOST}|[0-9A-Fa-f:.]+)$"),
+    ] = Field("0.0.0.0", description="Address to listen on.", json_schema_extra=ROLLING)  # noqa: S104 - a server's job
+    port: Whole = Field(10080, ge=0, le=65535, description="Port to listen on; 0 = any.", json_schema_extra=ROLLING)
+    backlog: Whole = Field(
         2048, ge=1, le=65535, description="Connections the kernel keeps until accepted.", json_schema_extra=ROLLING
     )
-    workers: Annotated[int, Field(ge=1, le=256)] | Auto = Field(
+    workers: Annotated[Whole, Ge(1), Le(256)] | Auto = Field(
         "auto", description="Worker processes; auto = one a core.", json_schema_extra=ROLLING
     )
     uvloop: Auto | Off = Field(
@@ -91,11 +90,11 @@ class Server(Row):
         ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
         description="Clients who may read /health in full and /stats.",
     )
-    short_names: bool = Field(True, description="Answer /health, /stats … beside /-/health, /-/stats …")
-    name: str = Field(
-        "fileproxy", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Our name in Via, Cache-Status and Proxy-Status."
-    )
-    run_dir: str = Field(
+    short_names: Switch = Field(True, description="Answer /health, /stats … beside /-/health, /-/stats …")
+    name: Annotated[
+        str, Meaning("1 to 64 letters, digits, ., _ or -"), StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    ] = Field("fileproxy", description="Our name in Via, Cache-Status and Proxy-Status.")
+    run_dir: Text = Field(
         "var/run", description="Folder for the pid file, counters and private sockets.", json_schema_extra=RESTART
     )
     drain_timeout: Duration | None = Field(
@@ -109,22 +108,22 @@ class Server(Row):
 
 class Limits(Row):
     request_line: Size = Field(8192, ge=64, le=65536, description="Longest request line; over it: 414.")
-    headers: int = Field(100, ge=1, le=1000, description="Most header lines of a request; over it: 431.")
+    headers: Whole = Field(100, ge=1, le=1000, description="Most header lines of a request; over it: 431.")
     header_line: Size = Field(8192, ge=64, le=65536, description="Longest header line; over it: 431.")
     head: Size = Field(32768, ge=128, le=262144, description="Longest request head altogether; over it: 431.")
-    head_timeout: Duration = Field(10.0, gt=0, description="Time to send a request's head; over it: 408.")
-    keepalive_idle: Duration = Field(75.0, gt=0, description="An idle client connection is closed after this.")
-    client_idle: Duration = Field(
-        60.0, gt=0, description="A client that takes or sends less than 1 KiB in this time is given up."
+    head_timeout: Positive = Field(10.0, description="Time to send a request's head; over it: 408.")
+    keepalive_idle: Positive = Field(75.0, description="An idle client connection is closed after this.")
+    client_idle: Positive = Field(
+        60.0, description="A client that takes or sends less than 1 KiB in this time is given up."
     )
     request_body: Size = Field(1024**3, description="Longest request body; over it: 413.")
-    connections: Annotated[int, Field(ge=1)] | Auto = Field(
+    connections: Count | Auto = Field(
         "auto", description="Client connections a worker; over it: 503. auto = by the descriptors allowed."
     )
-    connections_per_client: Annotated[int, Field(ge=1)] | Off = Field(
+    connections_per_client: Count | Off = Field(
         "off", description="Connections a worker accepts from one address; over it: 503."
     )
-    loop_lag: Duration | Off = Field(
+    loop_lag: Positive | Off = Field(
         1.0, description="When the event loop runs this late, new requests get 503 until it has caught up."
     )
     response_head: Size = Field(
@@ -133,60 +132,71 @@ class Limits(Row):
 
 
 class Mirror(Row):
+    """One server of an upstream; its URL alone is short for it."""
+
     url: str = Field(description="http://, https:// or file:/// URL of one server; a path in it is put before ours.")
-    weight: int = Field(1, ge=1, le=1000, description="Share of the requests relative to its siblings.")
+    weight: Whole = Field(1, ge=1, le=1000, description="Share of the requests relative to its siblings.")
+
+    @classmethod
+    def long_form(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod
     def _supported(cls, url: str) -> str:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port  # raises ValueError, too, when it is none
+        except ValueError:
+            raise ValueError("the host or port of the URL is not valid") from None
+        if "@" in parts.netloc:
+            raise ValueError("an upstream URL must not carry a password; use upstreams.NAME.headers")
         if parts.scheme not in ("http", "https", "file"):
             raise ValueError(f"{url!r} must start with http://, https:// or file:///")
-        if parts.query or parts.fragment:
+        if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+            raise ValueError(f"{url!r} must be plain ASCII; write other characters as %XX")
+        if "?" in url or "#" in url:
             raise ValueError(f"{url!r} must not carry a query or fragment")
-        if parts.scheme == "file":
-            if parts.netloc or not parts.path.startswith("/"):
-                raise ValueError(f"{url!r} must be an absolute folder: file:///srv/files")
-        else:
-            if not parts.hostname:
-                raise ValueError(f"{url!r} names no host")
-            if parts.username is not None or parts.password is not None:
-                raise ValueError("an upstream URL must not carry a password; use upstreams.NAME.headers")
-            _ = parts.port  # raises ValueError when it is not a port
-        return url.rstrip("/") if parts.path in ("", "/") and parts.scheme != "file" else url
+        if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
+            raise ValueError(f"{url!r} must be an absolute folder: file:///srv/files")
+        if parts.scheme != "file" and (not parts.hostname or port == 0):
+            raise ValueError(f"{url!r} names no host that can be asked")
+        if parts.scheme != "file" and parts.path == "/":
+            parts = parts._replace(path="")
+        return "file://" + parts.path if parts.scheme == "file" else parts.geturl()
 
 
 class Timeouts(Row):
-    connect: Duration | Auto = Field("auto", description="To open a connection, each address; auto = the profile's.")
-    first_byte: Duration = Field(30.0, gt=0, description="From the request sent to the first byte of the answer.")
-    stall: Duration | Auto = Field(
+    connect: Positive | Auto = Field("auto", description="To open a connection, each address; auto = the profile's.")
+    first_byte: Positive = Field(30.0, description="From the request sent to the first byte of the answer.")
+    stall: Positive | Auto = Field(
         "auto", description="While another mirror is left: ask it after this long without a first byte; auto = 10s."
     )
-    idle: Duration | Auto = Field(
+    idle: Positive | Auto = Field(
         "auto", description="A body that makes less than 1 KiB of progress in this time is given up; auto = 60s."
     )
 
 
 class Retry(Row):
-    attempts: int = Field(12, ge=1, le=100, description="Tries for one request, the first included.")
+    attempts: Whole = Field(12, ge=1, le=100, description="Tries for one request, the first included.")
     within: Duration = Field(60.0, description="No new try starts later than this after the first.")
-    statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(
+    statuses: list[Annotated[Whole, Ge(400), Le(599)]] = Field(
         [429, 500, 502, 503, 504, 524], description="Answers that are tried again (idempotent requests only)."
     )
     base: Duration = Field(0.1, description="First pause; doubles with each try, with full jitter.")
     cap: Duration = Field(60.0, description="Longest pause, and the longest Retry-After that is waited for.")
-    budget: float = Field(0.2, ge=0, le=1, description="Retries allowed per first try, over 10 s.")
-    budget_floor: int = Field(10, ge=0, description="Retries a second that are always allowed.")
+    budget: Annotated[float, Strict()] = Field(0.2, ge=0, le=1, description="Retries allowed per first try, over 10 s.")
+    budget_floor: Whole = Field(10, ge=0, description="Retries a second that are always allowed.")
 
 
 class Pool(Row):
     """The connection pool of one upstream in one worker. `auto` = the profile's value (optimized / baseline)."""
 
-    limit: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Connections altogether (200 / 100).")
-    per_host: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Connections to one host (50 / 30).")
+    limit: Count | Auto = Field("auto", description="Connections altogether (200 / 100).")
+    per_host: Count | Auto = Field("auto", description="Connections to one host (50 / 30).")
     keepalive: Duration | Auto = Field("auto", description="An idle connection is kept this long (60s / 30s).")
     dns_cache: Duration | Auto = Field("auto", description="A resolved name is kept this long (600s / 500s).")
-    buffer: Size | Auto = Field(
+    buffer: Annotated[Size, Ge(1024), Le(1024**3)] | Auto = Field(
         "auto", description="Bytes read ahead of the client for each download (128KiB / 64KiB)."
     )
     happy_eyeballs: Duration | Off = Field(
@@ -195,17 +205,26 @@ class Pool(Row):
 
 
 class Tls(Row):
-    ca: str | None = Field(None, description="PEM file of the certificate authorities to trust instead of the system's.")
-    server_name: str | None = Field(None, description="Name for SNI and verification; null = the host of the URL.")
-    verify: bool = Field(True, description="Check the upstream's certificate. Turning it off invites tampering.")
+    ca: Text | None = Field(
+        None, description="PEM file of the certificate authorities to trust instead of the system's."
+    )
+    server_name: HostName | None = Field(None, description="Name for SNI and verification; null = the host of the URL.")
+    verify: Switch = Field(True, description="Check the upstream's certificate. Turning it off invites tampering.")
 
 
 class Redirects(Row):
-    hops: int = Field(5, ge=1, le=20, description="Redirects followed one after the other.")
-    hosts: list[str] = Field([], description="Hosts that may be followed to, besides the upstream's own servers.")
-    private: bool = Field(
+    hops: Whole = Field(5, ge=1, le=20, description="Redirects followed one after the other.")
+    hosts: list[HostName] = Field([], description="Hosts that may be followed to, besides the upstream's own servers.")
+    private: Switch = Field(
         False, description="Allow these hosts to have private or loopback addresses (own servers always may)."
     )
+
+
+# Headers that frame a message or choose its receiver: setting them would break the connection or the download.
+FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
+    | {"range", "if-range"}
+)
 
 
 class Upstream(Row):
@@ -217,40 +236,57 @@ class Upstream(Row):
     retry: Retry = Field(Retry(), description="Trying again before the first byte.")
     pool: Pool = Field(Pool(), description="Connections kept and opened.")
     sockets: Sockets = Field(Sockets(), description="TCP options towards the mirrors.")
-    headers: dict[str, str] = Field(
+    headers: dict[
+        Token, Annotated[str, Meaning("text of one line"), StringConstraints(pattern=r"^[\t -~\x80-\xff]*$")]
+    ] = Field(
         {}, description="Headers set on every request to it, for example Authorization.", json_schema_extra=SECRET
     )
-    host: str = Field(
+    host: Annotated[
+        str,
+        Meaning("upstream, preserve or a host name, with :port where needed"),
+        StringConstraints(pattern=rf"^{HOST}(:[0-9]{{1,5}})?$"),
+    ] = Field(
         "upstream", description="Host header sent: `upstream` (of its URL), `preserve` (the client's) or a fixed name."
     )
     tls: Tls = Field(Tls(), description="Verification of https:// servers.")
-    follow_redirects: Redirects | Off = Field(
+    follow_redirects: Annotated[Annotated[Redirects, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
         "off", description="Follow redirects instead of passing them on; within the upstream's own hosts."
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _short_form(cls, value: Any) -> Any:
+    def long_form(cls, value: object) -> object:
         """``upstreams: {files: "http://a"}`` and a plain list of URLs are short for the whole form."""
         if isinstance(value, str):
-            return {"servers": [{"url": value}]}
-        if isinstance(value, list):
-            value = {"servers": value}
-        if isinstance(value, dict) and isinstance(value.get("servers"), list):
-            servers = [{"url": one} if isinstance(one, str) else one for one in value["servers"]]
-            return {**value, "servers": servers}
-        return value
+            return {"servers": [value]}
+        return {"servers": value} if isinstance(value, list) else value
+
+    @field_validator("headers")
+    @classmethod
+    def _not_ours(cls, headers: dict[str, str]) -> dict[str, str]:
+        names = [name.lower() for name in headers]
+        for name in names:
+            if name in FRAMING:
+                raise ValueError(f"{name} is set by FileProxy itself" + ("; use `host`" if name == "host" else ""))
+            if names.count(name) > 1:
+                raise ValueError(f"{name} is given twice; case does not matter in names of headers")
+        return headers
 
 
 class Cors(Row):
-    origins: list[str] = Field(min_length=1, description="Web origins that may read these files, or `*`.")
-    methods: list[str] = Field(["GET", "HEAD"], description="Methods allowed to them.")
-    headers: list[str] = Field(["Range", "If-Range"], description="Request headers allowed to them, or `*`.")
-    expose: list[str] = Field(
+    origins: list[
+        Annotated[
+            str,
+            Meaning("a web origin like https://example.org, or *"),
+            StringConstraints(pattern=rf"^(\*|[a-z][a-z0-9+.-]*://{HOST}(:[0-9]{{1,5}})?)$"),
+        ]
+    ] = Field(min_length=1, description="Web origins that may read these files, or `*`.")
+    methods: list[Token] = Field(["GET", "HEAD"], description="Methods allowed to them.")
+    headers: list[Token] = Field(["Range", "If-Range"], description="Request headers allowed to them, or `*`.")
+    expose: list[Token] = Field(
         ["Content-Range", "Accept-Ranges", "ETag", "Content-Disposition", "Content-Length"],
         description="Response headers their scripts may read.",
     )
-    credentials: bool = Field(False, description="Allow cookies and Authorization.")
+    credentials: Switch = Field(False, description="Allow cookies and Authorization.")
     max_age: Duration = Field(600.0, description="How long a browser may remember a preflight.")
 
     @model_validator(mode="after")
@@ -260,18 +296,23 @@ class Cors(Row):
         return self
 
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-
 class Route(Row):
     path: str = Field("/", description="Prefix of the paths it serves; begins and ends at a `/`.")
-    hosts: list[str] = Field([], description="Host names it serves (`*.example.org` too); empty = all.")
-    upstream: str = Field(description="Name of the upstream that holds the files.")
+    hosts: list[
+        Annotated[
+            str,
+            Meaning("a host name without port, or *.example.org"),
+            StringConstraints(pattern=rf"^(\*\.)?{HOST}$", to_lower=True),
+        ]
+    ] = Field([], description="Host names it serves (`*.example.org` too); empty = all.")
+    upstream: Text = Field(description="Name of the upstream that holds the files.")
     methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]] = Field(
         ["GET", "HEAD"], min_length=1, description="Methods passed on; others get 405."
     )
-    strip_prefix: bool = Field(False, description="Take `path` away before asking the upstream.")
-    cors: Cors | Off = Field("off", description="Which web pages on other origins may read the files.")
+    strip_prefix: Switch = Field(False, description="Take `path` away before asking the upstream.")
+    cors: Annotated[Annotated[Cors, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        "off", description="Which web pages on other origins may read the files."
+    )
 
     @field_validator("path")
     @classmethod
@@ -286,11 +327,6 @@ class Route(Row):
             raise ValueError(f"{path!r} must not hold dot segments")
         return path
 
-    @field_validator("hosts")
-    @classmethod
-    def _lower(cls, hosts: list[str]) -> list[str]:
-        return [host.lower() for host in hosts]
-
 
 class Redis(Row):
     url: str = Field(
@@ -298,26 +334,37 @@ class Redis(Row):
         description="embedded, off, redis://, rediss:// or unix:// of the store that machines share.",
         json_schema_extra=ROLLING | SECRET,
     )
-    pool: int = Field(150, ge=1, description="Most connections a worker opens to it.")
-    timeout: Duration = Field(0.05, gt=0, description="Longest wait for it; it is never required.")
+    pool: Whole = Field(150, ge=1, description="Most connections a worker opens to it.")
+    timeout: Positive = Field(0.05, description="Longest wait for it; it is never required.")
 
     @field_validator("url", mode="before")
     @classmethod
     def _known(cls, url: object) -> object:
         if url is False:
             return "off"
-        if isinstance(url, str) and url not in ("embedded", "off"):
-            if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-                raise ValueError(f"{url!r} must be embedded, off, or start with redis://, rediss:// or unix://")
+        if isinstance(url, str) and url not in ("embedded", "off"):  # no error may show it: it can hold a password
+            try:
+                parts = urlsplit(url)
+                whole = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+            except ValueError:
+                raise ValueError("the host or port of the URL is not valid") from None
+            if parts.scheme not in ("redis", "rediss", "unix"):
+                raise ValueError("must be embedded, off, or start with redis://, rediss:// or unix://")
+            if not whole:
+                raise ValueError("the URL must name a host, or with unix:// the path of a socket")
         return url
 
 
 class Logs(Row):
-    access: str = Field("logs/access.log", description="A file, `stdout` or `off`: one JSON line a request.")
-    error: str = Field("logs/error.log", description="A file, `stdout` or `stderr`: JSON lines of what went wrong.")
+    access: Text = Field("logs/access.log", description="A file, `stdout` or `off`: one JSON line a request.")
+    error: Text = Field("logs/error.log", description="A file, `stdout` or `stderr`: JSON lines of what went wrong.")
     level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe line that is written."
     )
+
+
+# The upstream that serves everything when no route says otherwise; with no upstream configured, the embedded origin.
+EMBEDDED = "files"
 
 
 class Settings(Row):
@@ -328,9 +375,14 @@ class Settings(Row):
     )
     server: Server = Field(Server(), description="Where and how clients are served.")
     limits: Limits = Field(Limits(), description="What one client or worker may use up.")
-    upstreams: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Upstream] = Field(
-        {}, description="Pools of servers that hold the same files, by name. Empty = the embedded origin."
-    )
+    upstreams: dict[
+        Annotated[
+            str,
+            Meaning("a name of 1 to 64 letters, digits, _ or -"),
+            StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+        ],
+        Upstream,
+    ] = Field({}, description="Pools of servers that hold the same files, by name. Empty = the embedded origin.")
     routes: list[Route] = Field(
         [], description="Which upstream serves what. Empty = everything from the only (or the one named files)."
     )
@@ -339,18 +391,23 @@ class Settings(Row):
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Settings:
+        problems: list[tuple[str, str]] = []
+        known = list(self.upstreams) or [EMBEDDED]
+        seen: dict[tuple[str, str], int] = {}
         for number, route in enumerate(self.routes):
-            if route.upstream not in self.upstreams:
-                known = ", ".join(sorted(self.upstreams)) or "none is configured"
-                raise ValueError(f"routes.{number}.upstream: there is no upstream {route.upstream!r} ({known})")
-        seen: set[tuple[str, str]] = set()
-        for number, route in enumerate(self.routes):
-            for host in route.hosts or ["*"]:
-                if (host, route.path) in seen:
-                    raise ValueError(f"routes.{number}: a second route for host {host} and path {route.path}")
-                seen.add((host, route.path))
-        if not self.routes and len(self.upstreams) > 1 and "files" not in self.upstreams:
-            raise ValueError("routes: several upstreams but no route, and none is named `files`")
+            if route.upstream not in known:
+                problems.append(
+                    (f"routes.{number}.upstream", f"there is no upstream {route.upstream!r}; known: {', '.join(known)}")
+                )
+            for host in route.hosts or [""]:
+                first = seen.setdefault((host, route.path), number)
+                if first != number:
+                    which = f"path {route.path}" + (f" and host {host}" if host else "")
+                    problems.append((f"routes.{number}", f"routes.{first} already serves {which}"))
+        if not self.routes and len(known) > 1 and EMBEDDED not in known:
+            problems.append(("routes", f"several upstreams, none named {EMBEDDED}: routes must say which serves what"))
+        if problems:
+            raise Contradiction(*problems)
         return self
 
 
