@@ -1,0 +1,180 @@
+"""A whole FileProxy worker in the test's own event loop, on real sockets.
+
+``Running`` is what the ``house`` fixture makes: the house, its port, its counts, its log lines, and a check that closing
+it leaves no task and no descriptor behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fileproxy.app import House
+from fileproxy.clock import Clock, SystemClock
+from fileproxy.observe.page import Page
+from fileproxy.observe.table import TABLE
+from fileproxy.settings import Settings
+from tests.clients import Connection, Got, fetch
+
+IDENTITY = "5eed" * 8
+
+
+class Watched:
+    """Counts in memory and wakes whoever waits for a count. A name the table does not declare is a KeyError."""
+
+    _NAMES = frozenset(row.name for row in TABLE)
+
+    def __init__(self, page: Page | None = None) -> None:
+        self.totals: dict[tuple[str, str | None], int] = {}
+        self._page = page
+        self._waiters: set[asyncio.Event] = set()
+
+    def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
+        if name not in self._NAMES:
+            raise KeyError(name)
+        if self._page is not None:
+            self._page.add(name, amount, label)
+        self.totals[name, label] = self.totals.get((name, label), 0) + amount
+        for event in self._waiters:
+            event.set()
+
+    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
+        if self._page is not None:
+            self._page.observe(name, seconds, label)
+        self.totals[name, label] = self.totals.get((name, label), 0) + 1
+
+    def traffic(self, amount: int) -> None:
+        if self._page is not None:
+            self._page.traffic(amount)
+        self.totals["traffic", None] = self.totals.get(("traffic", None), 0) + amount
+
+    def __getitem__(self, name: str) -> int:
+        return self.totals.get((name, None), 0)
+
+    def of(self, name: str, label: str) -> int:
+        return self.totals.get((name, label), 0)
+
+    @property
+    def endings(self) -> dict[str, int]:
+        """How requests ended: every ``ending.*`` that is not zero, without the prefix."""
+        return {
+            name.removeprefix("ending."): count
+            for (name, label), count in self.totals.items()
+            if label is None and name.startswith("ending.") and count
+        }
+
+    async def wait_for(self, condition: Callable[[], bool], *, within: float = 10.0) -> None:
+        """Return as soon as ``condition()`` holds, looked at after every count. AssertionError if late."""
+        event = asyncio.Event()
+        self._waiters.add(event)
+        try:
+            async with asyncio.timeout(within):
+                while not condition():
+                    event.clear()
+                    await event.wait()
+        except TimeoutError:
+            raise AssertionError(f"not counted within {within} s: {self.totals}") from None
+        finally:
+            self._waiters.discard(event)
+
+
+class Lines:
+    """The log lines of a house, kept: ``access`` and ``events`` as dictionaries."""
+
+    def __init__(self) -> None:
+        self.access_lines: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+
+    def access(self, **fields: Any) -> None:
+        self.access_lines.append(fields)
+
+    def event(self, level: str, event: str, **fields: Any) -> None:
+        self.events.append({"level": level, "event": event, **fields})
+
+
+class Running:
+    """A house that listens on ``127.0.0.1:port``."""
+
+    def __init__(self, settings: Mapping[str, Any], run_dir: Path, clock: Clock | None = None) -> None:
+        self.run_dir = run_dir
+        self.settings = Settings.model_validate(settings)
+        self.clock = clock or SystemClock()
+        self.counts = Watched(Page.create(run_dir, 0, self.clock))
+        self.lines = Lines()
+        self.house: House
+        self.port = 0
+        self._server: asyncio.Server
+
+    async def open(self) -> None:
+        self.house = House(
+            self.settings,
+            counters=self.counts,
+            logs=self.lines,
+            run_dir=self.run_dir,
+            identity=IDENTITY,
+            clock=self.clock,
+        )
+        await self.house.open()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self.house.protocol, "127.0.0.1", 0, backlog=2048)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        self._server.close()
+        await self.house.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def connect(self, **options: Any) -> Connection:
+        return await Connection.open(self.port, **options)
+
+    async def fetch(
+        self, target: str, *lines: str, method: str = "GET", body: bytes = b"", host: str = "files.test"
+    ) -> Got:
+        return await fetch(self.port, method, target, *lines, body=body, host=host)
+
+    async def quiet(self, within: float = 10.0) -> None:
+        """Wait until no request is being served."""
+        await self.counts.wait_for(lambda: self.counts["downloads.active"] == 0, within=within)
+
+
+# --- nothing left behind ---------------------------------------------------------------------------------------------
+
+
+def descriptors() -> dict[int, str]:
+    """Open descriptors of this process and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # the one that lists the folder
+    return found
+
+
+def other_tasks(known: Iterable[asyncio.Task[Any]]) -> list[str]:
+    """Names of tasks of this loop that are neither known nor the caller's."""
+    own = {*known, asyncio.current_task()}
+    return sorted(task.get_name() for task in asyncio.all_tasks() if task not in own and not task.done())
+
+
+async def settled(left: Callable[[], object], within: float = 5.0) -> None:
+    """Let the loop turn until ``left()`` is empty; whoever calls asserts that it is. Closing takes turns, not time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while left() and loop.time() < deadline:
+        await asyncio.sleep(0)
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
