@@ -1,0 +1,23 @@
+"""FileProxy: the client sees one uninterrupted, byte-exact download, whatever the origin does.
+
+The rooms, in the order of a download's trip::
+
+    client ──ask──▶ server ─▶ guard ─▶ download ─▶ upstream ══▶ mirrors
+           ◀─bytes─ deliver ◀─ body ◀──────┴──────────◀══
+
+* ``app.py``      builds every room, wires them, owns their lifetimes
+* ``server/``     the ask and the delivery: gunicorn worker, client connections, routes, ``download.py`` (the whole
+  trip on one screen), preconditions and ranges, bodies to the client. The only room that imports ``aiohttp.web``
+* ``guard/``      may this ask be served: methods, limits, loops
+* ``upstream/``   fetching: choose a mirror, try, judge, again. The only room that imports aiohttp's client
+* ``observe/``    counters, reports, logs; other rooms never import it, ``app.py`` hands counters in
+* ``cli/``        the ``fileproxy`` command
+
+Base files, for anyone: ``model.py`` (frozen values and Protocols that cross borders), ``errors.py`` (whose fault, try
+again or not, which status), ``clock.py`` (time as a value), ``tasks.py`` (the only ``create_task``), ``settings/``
+(every option once) and ``http/`` (pure HTTP rules).
+
+Rooms meet only in ``server/download.py`` and ``app.py``; import-linter checks it. The laws are in ``ARCHITECTURE.md``.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,89 @@
+"""Finds the command that was typed, imports only its file, and ends with the right exit code."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fileproxy.cli import Failed
+from fileproxy.errors import ConfigurationError, FileProxyError
+
+if TYPE_CHECKING:
+    from typer import _click as click
+
+PROGRAM = "fileproxy"
+
+# The command's name → the module of this package and the function in it.
+COMMANDS: dict[str, str] = {
+    "serve": "serve:serve",
+    "check": "check:check",
+    "reload": "lifecycle:reload",
+    "stop": "lifecycle:stop",
+    "status": "lifecycle:status",
+    "health": "client:health",
+    "stats": "client:stats",
+    "doctor": "doctor:doctor",
+    "origin": "origin:origin",
+    "version": "version:version",
+    "completion": "completion:completion",
+}
+
+
+def load_command(name: str) -> click.Command:
+    """Import the file of the command ``name`` and build the command from its function."""
+    module, _, function = COMMANDS[name].partition(":")
+    one = typer.Typer(add_completion=False)
+    one.command(name=name)(getattr(import_module(f"fileproxy.cli.{module}"), function))
+    return typer.main.get_command(one)
+
+
+class Commands(TyperGroup):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. What it could not do is said in a sentence, not in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                typer.echo(problem, err=True)
+            raise typer.Exit(2) from None
+        except Failed as error:
+            sentence = str(error)
+        except FileProxyError as error:
+            sentence = error.detail
+        except BrokenPipeError:
+            raise  # whoever read our output has gone; typer ends quietly
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            sentence = f"{where}{error.strerror or error}"
+        typer.echo(f"{PROGRAM}: {sentence}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=Commands,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def fileproxy() -> None:
+    """Stand between people who download files and the servers that hold them."""
+
+
+def main() -> None:
+    """Entry point of the ``fileproxy`` command."""
+    app(prog_name=PROGRAM)
