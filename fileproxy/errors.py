@@ -6,6 +6,11 @@ Foreign exceptions are translated into these once, at the border (``upstream/tra
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fileproxy.model import Verdict
+
 
 class FileProxyError(Exception):
     """Base of all errors the proxy raises on purpose.
@@ -57,6 +62,25 @@ class BadTarget(ClientError):
     """The request target is malformed or ambiguous (dot segments, backslash, NUL, encoded slash in a route)."""
 
     ending = "bad_target"
+
+
+class NoRoute(ClientError):
+    """No route serves this host and path."""
+
+    status = 404
+    ending = "no_route"
+
+
+class Refused(ClientError):
+    """The guard said no; the verdict carries status, ending and headers."""
+
+    ending = "forbidden"
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.detail, headers=verdict.headers)
+        self.status = verdict.status
+        self.ending = verdict.ending
+        self.title = verdict.title
 
 
 class BodyTooLarge(ClientError):

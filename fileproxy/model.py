@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from fileproxy.errors import FileProxyError
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -58,11 +60,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """``length`` bytes of an open file from ``offset``. Whoever holds the body owns the descriptor."""
+    """``length`` bytes of an open file from ``offset``. Whoever holds the body owns the descriptor.
+
+    ``stamp`` is (size, mtime_ns) when the file was opened; ``deliver`` compares it while sending, because a file
+    changed in place must abort the download rather than mix two versions (law 1). None: the bytes cannot change.
+    """
 
     descriptor: int
     offset: int
     length: int
+    stamp: tuple[int, int] | None = None
 
 
 Piece = bytes | FileSlice
@@ -114,11 +121,7 @@ class BytesBody:
 
 
 class FileBody:
-    """Part of a regular file, handed on as one descriptor slice, so that any range of it costs nothing.
-
-    ``stamp`` is what ``fstat`` said when the file was opened; ``deliver`` compares it while sending, because a file
-    changed in place must abort the download rather than mix two versions (law 1).
-    """
+    """A regular file, handed on as one descriptor slice, so that any range of it costs nothing."""
 
     __slots__ = ("_descriptor", "length", "offset", "stamp")
     framed = True
@@ -127,20 +130,19 @@ class FileBody:
         self._descriptor: int | None = descriptor
         self.offset = offset
         self.length = length
-        self.stamp = stamp  # (size, mtime_ns)
+        self.stamp = stamp  # see FileSlice
 
-    def narrow(self, offset: int, length: int) -> None:
-        """Keep only ``length`` bytes from ``offset`` (relative to what this body covers now)."""
-        if offset < 0 or length < 0 or offset + length > self.length:
-            raise ValueError(f"[{offset}, {offset + length}) lies outside a body of {self.length} bytes")
-        self.offset += offset
-        self.length = length
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
+    def slice(self, offset: int, length: int) -> FileSlice:
+        """``length`` bytes from ``offset`` (relative to what this body covers). The body keeps the descriptor."""
         if self._descriptor is None:
             raise ValueError("body was closed")
+        if offset < 0 or length < 0 or offset + length > self.length:
+            raise ValueError(f"[{offset}, {offset + length}) lies outside a body of {self.length} bytes")
+        return FileSlice(self._descriptor, self.offset + offset, length, self.stamp)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         if self.length:
-            yield FileSlice(self._descriptor, self.offset, self.length)
+            yield self.slice(0, self.length)
 
     async def aclose(self) -> None:
         if self._descriptor is not None:
@@ -157,6 +159,11 @@ class Incoming(Protocol):
     @property
     def started(self) -> bool:
         """True once any of it was read: such a request cannot be tried again."""
+        ...
+
+    @property
+    def failure(self) -> FileProxyError | None:
+        """Why reading it failed (the client broke off, or sent too much)."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...

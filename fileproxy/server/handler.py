@@ -1,0 +1,152 @@
+"""From an aiohttp request to an ending that has a name.
+
+Every request passes here once: it becomes an :class:`Ask`, is served (our own page, or the trip of ``download.py``),
+and its ending is counted and logged, whatever happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import traceback
+from http import HTTPStatus
+
+from aiohttp import web
+
+from fileproxy.errors import ClientError, ExpectationFailed, FileProxyError, Refused
+from fileproxy.http.forwarded import client_view, request_id
+from fileproxy.http.problem import problem, proxy_status
+from fileproxy.http.targets import parse_target
+from fileproxy.model import Ask, BytesBody, Headers
+from fileproxy.server import operators
+from fileproxy.server.cors import RouteCors
+from fileproxy.server.deliver import Delivery, abort
+from fileproxy.server.download import download
+from fileproxy.server.front import front_of
+from fileproxy.server.intake import RequestBody, has_body
+from fileproxy.server.reply import Reply
+from fileproxy.server.service import Generation, Service
+from fileproxy.server.trip import Trip
+
+
+class Handler:
+    """Serves the requests of one worker."""
+
+    def __init__(self, service: Service, delivery: Delivery, cors: RouteCors) -> None:
+        self._service = service
+        self._delivery = delivery
+        self._cors = cors
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        service, generation = self._service, self._service.current
+        trip = Trip(service, front_of(request).head.received_at)
+        generation.enter()
+        service.counters.add("downloads.active")
+        try:
+            return await self._serve(request, trip, generation)
+        except asyncio.CancelledError:
+            trip.failed("drained_out" if service.cutting else "client_gone")
+            raise
+        finally:
+            service.counters.add("downloads.active", -1)
+            generation.leave()
+            trip.finish()
+
+    async def _serve(self, request: web.Request, trip: Trip, generation: Generation) -> Reply:
+        service = self._service
+        try:
+            ask = trip.ask = self._ask(request, generation)
+            page = operators.page_of(ask.target.path, short_names=generation.settings.server.short_names)
+            if page is None:
+                return await download(request, ask, trip, generation, service, self._delivery, self._cors)
+            status, headers, body = await operators.answer(page, ask, generation, service)
+            return await self._say(request, trip, status, headers, body)
+        except FileProxyError as error:
+            return await self._fail(request, trip, error)
+        except Exception:  # a bug of ours: named, logged with its traceback, and the client told
+            service.event("error", "bug", id=trip.id, traceback=traceback.format_exc())
+            return await self._fail(request, trip, FileProxyError("FileProxy made a mistake; its error log says which."))
+
+    def _ask(self, request: web.Request, generation: Generation) -> Ask:
+        """What the client wants and who it is. Raises BadTarget, ExpectationFailed."""
+        front = front_of(request)
+        headers: Headers = tuple(
+            (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
+        )
+        target, authority = parse_target(front.head.target, request.method)
+        view = client_view(front.peer, headers, "http", authority or front.head.authority, generation.trusted)
+        expects = (request.headers.get("Expect") or "").lower()
+        body = None
+        if request.method not in ("GET", "HEAD", "TRACE") and has_body(request):
+            body = RequestBody(
+                request,
+                generation.settings.limits.request_body,
+                self._service.counters,
+                expects_continue=expects == "100-continue" and not front.head.http10,
+            )
+        return Ask(
+            id=request_id(headers, view.trusted_peer, _make_id),
+            method=request.method,
+            target=target,
+            authority=view.authority,
+            scheme=view.scheme,
+            client=view.client,
+            peer=front.peer,
+            trusted_peer=view.trusted_peer,
+            headers=headers,
+            http10=front.head.http10,
+            body=body,
+            received_at=front.head.received_at,
+        )
+
+    async def _fail(self, request: web.Request, trip: Trip, error: FileProxyError) -> Reply:
+        """End with an error answer while none is out; afterwards the only honest thing is to cut the connection."""
+        service = self._service
+        trip.failed(error.ending, ours=error.source != "client" and error.status >= 500)
+        if error.source != "client":
+            service.event("warning", error.ending, id=trip.id, detail=error.detail, cut=trip.started_sending)
+        if trip.started_sending or error.proxy_error is None:
+            trip.cut = trip.started_sending
+            reply = trip.reply or Reply(error.status, "", (), length=0)
+            abort(request, reply)
+            return reply
+        name = service.current.settings.server.name
+        title = getattr(error, "title", "") or HTTPStatus(error.status).phrase
+        headers: Headers = (
+            ("Content-Type", "application/problem+json"),
+            ("Cache-Control", "no-store"),
+            ("Proxy-Status", proxy_status(name, error.proxy_error, error.detail)),
+            *error.headers,
+        )
+        if error.retry_after_s is not None:
+            headers = (*headers, ("Retry-After", str(max(1, round(error.retry_after_s)))))
+        body = problem(error.status, title, error.detail, trip.id, instance=trip.target)
+        try:
+            return await self._say(request, trip, error.status, headers, body)
+        except ClientError:  # the client left before it could be told; the first error stays the ending
+            reply = trip.reply or Reply(error.status, "", (), length=0)
+            abort(request, reply)
+            return reply
+
+    async def _say(self, request: web.Request, trip: Trip, status: int, headers: Headers, body: bytes) -> Reply:
+        """A small answer of our own."""
+        reply = trip.reply = Reply(
+            status,
+            HTTPStatus(status).phrase,
+            (*headers, ("X-Request-Id", trip.id)),
+            length=len(body),
+            close=self._service.load.draining or status in (413, 503),
+        )
+        await self._delivery.send(
+            request,
+            reply,
+            BytesBody(body),
+            idle_s=self._service.current.settings.limits.client_idle,
+            on_first_byte=trip.first_byte,
+            on_bytes=trip.sent,
+        )
+        return reply
+
+
+def _make_id() -> str:
+    return secrets.token_hex(8)
