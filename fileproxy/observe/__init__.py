@@ -8,5 +8,6 @@
 * ``totals.py``     the sum over all pages, read without disturbing their writers
 * ``stats.py``      totals → the report of ``/stats`` (pure)
 * ``health.py``     parts → the report of ``/health`` (pure)
-* ``logs.py``       access and error lines as JSON; ``masks.py`` keeps secrets out of them (pure)
+* ``logs.py``       access and error lines: ``lines.py`` encodes them, ``stream.py`` batches, ``sink.py`` writes,
+                    ``masks.py`` keeps secrets out
 """
