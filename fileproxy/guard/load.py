@@ -9,11 +9,11 @@ RECOVERY = 3  # wake-ups in time, one after the other, until the loop counts as 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the guard is told of the worker."""
+    """How the worker is doing: what the guard sheds by, and whether the worker is leaving."""
 
     lagging: bool = False  # the event loop runs late (LagMeter)
     descriptors_low: bool = False  # too few file descriptors are left for a download
-    draining: bool = False  # the worker takes on nothing new
+    draining: bool = False  # the worker is leaving: not ready for balancers, connections close after their answer
 
 
 class LagMeter:

@@ -63,11 +63,13 @@ def may_operate(client: str, operators: Networks) -> bool:
 
 
 def check_load(_ask: Ask, rules: Rules) -> Verdict:
-    """503 while the worker has more than enough to do: the downloads it has go on instead."""
+    """503 while the worker has more than enough to do: the downloads it has go on instead.
+
+    Draining is no reason: what still comes on a kept connection while a worker is being replaced is served (and the
+    connection closed after it), or a reload would cost somebody a download.
+    """
     load = rules.load
-    if load.draining:
-        why = "this worker is being replaced"
-    elif load.descriptors_low:
+    if load.descriptors_low:
         why = "too few file descriptors are left"
     elif load.lagging:
         why = "the event loop is overloaded"
