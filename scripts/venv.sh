@@ -88,10 +88,12 @@ _venv_make() {
 ensure_venv() {
     local folder requirements=$2
     folder=$(cd "$1" && pwd -P) || return 1
+    # shellcheck disable=SC2034 # for whoever sourced this file
     VENV_PYTHON=$folder/.venv/bin/python
     _venv_fresh "$folder" "$requirements" && return 0
     if command -v flock >/dev/null 2>&1; then
         # The folder itself is the lock: .venv may be removed meanwhile.
+        # shellcheck disable=SC2094 # nothing is read from it
         (flock 9 && _venv_make "$folder" "$requirements") 9<"$folder"
     else
         _venv_make "$folder" "$requirements"

@@ -34,16 +34,16 @@ def _users(matches: set[str]) -> set[str]:
     return found
 
 
-def test_only_the_server_room_imports_aiohttp_web():
+def test_only_the_server_room_imports_aiohttp_web() -> None:
     parts = {"aiohttp.web", "aiohttp.web_protocol", "aiohttp.web_request", "aiohttp.web_response", "aiohttp_cors"}
     assert _users(parts) <= {"server", "app.py"}  # app.py builds the application
 
 
-def test_only_the_upstream_room_imports_aiohttps_client():
+def test_only_the_upstream_room_imports_aiohttps_client() -> None:
     assert _users({f"aiohttp.{name}" for name in CLIENT} | {"aiohttp.connector"}) <= {"upstream"}
 
 
-def test_tasks_are_started_only_in_tasks_py():
+def test_tasks_are_started_only_in_tasks_py() -> None:
     callers = set()
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -53,11 +53,11 @@ def test_tasks_are_started_only_in_tasks_py():
     assert callers == {"tasks.py"}
 
 
-def test_nothing_unpickles():
+def test_nothing_unpickles() -> None:
     assert _users({"pickle", "marshal", "shelve", "dill"}) == set()
 
 
-def test_every_top_level_file_has_its_place_in_the_layer_contracts():
+def test_every_top_level_file_has_its_place_in_the_layer_contracts() -> None:
 
     contracts = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     named = {module for contract in contracts for module in contract["source_modules"]}
