@@ -36,7 +36,8 @@ def _ending_rows() -> list[Row]:
     stack: list[type[errors.FileProxyError]] = [errors.FileProxyError]
     while stack:
         kind = stack.pop()
-        stack.extend(kind.__subclasses__())
+        # Only those of errors.py, so that every process has the same table whatever it imported.
+        stack.extend(one for one in kind.__subclasses__() if one.__module__ == errors.__name__)
         rows.setdefault(kind.ending, (kind.__doc__ or kind.__name__).strip().splitlines()[0])
     return [Row(f"ending.{name}", "counter", sentence) for name, sentence in sorted(rows.items())]
 
