@@ -6,17 +6,19 @@ says which, and what stands below a group inherits it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
-from fileproxy.settings.options import Option, Place, options
+from fileproxy.settings.options import Place, dotted, options
 from fileproxy.settings.schema import Settings
-from fileproxy.settings.show import flat, masked
+from fileproxy.settings.show import effective, masked
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One leaf that differs. Values in human units, secrets masked; None where a side does not have the leaf."""
+    """One thing that differs. Values in human units, secrets masked; None where a side does not have it."""
 
     key: str
     apply: str
@@ -62,19 +64,21 @@ class Change:
 
 
 def difference(old: Settings, new: Settings) -> Change:
-    """What ``new`` changes."""
-    before, after = flat(old), flat(new)
-    found: list[Difference] = []
-    for key in dict.fromkeys([*after, *before]):
-        place, was = before.get(key, (None, None))
-        there, becomes = after.get(key, (place, None))
-        if was == becomes and (key in before) == (key in after):
-            continue
-        assert there is not None
-        found.append(Difference(key, _apply(there), masked(was, there), masked(becomes, there)))
-    return Change(tuple(found))
+    """What ``new`` changes. An upstream or route that is new or gone is one difference, not one for each of its leaves."""
+    return Change(tuple(_differences(effective(old, mask=False), effective(new, mask=False), ())))
 
 
-def _apply(place: Place) -> str:
-    option: Option | None = options().at(place)
-    return option.apply if option is not None else "live"
+def _differences(old: Any, new: Any, place: Place) -> Iterator[Difference]:
+    if old == new:
+        return
+    option = options().at(place)
+    assert option is not None, place
+    inside = option.kind == "row" or (option.item is not None and option.item.kind == "row")
+    if inside and isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*new, *old]):
+            yield from _differences(old.get(name), new.get(name), (*place, name))
+    elif inside and isinstance(old, list) and isinstance(new, list):
+        for number, (one, other) in enumerate(zip_longest(old, new)):
+            yield from _differences(one, other, (*place, number))
+    else:
+        yield Difference(dotted(place), option.apply, masked(old, place), masked(new, place))

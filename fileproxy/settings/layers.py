@@ -74,7 +74,8 @@ class Layers:
         for length in range(len(place), -1, -1):
             if found := self._sources.get(tuple(place[:length])):
                 return found
-        return ""
+        # A default list of which an item was set by its number.
+        return next((found for below, found in self._sources.items() if below[: len(place)] == tuple(place)), "")
 
     def holds(self, place: Place) -> bool:
         """Whether a layer says anything about ``place``; if not, its default holds."""
