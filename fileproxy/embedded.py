@@ -61,6 +61,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._next_start: float | None = None
+        self._dismissed = False
 
     @property
     def pid(self) -> int | None:
@@ -88,6 +89,9 @@ class Child:
         """Collect the child if it has ended. Returns a sentence about an unexpected end."""
         if self._process is None or (status := self._process.poll()) is None:
             return None
+        if self._dismissed:
+            self._process = None
+            return None
         pause = self._backoff.after(time.monotonic() - self._started)
         self._process, self._next_start = None, time.monotonic() + pause
         return f"the embedded {self.name} ended ({_how(status)}); it is started again in {pause:g} s"
@@ -103,6 +107,12 @@ class Child:
             self._next_start = time.monotonic() + self._backoff.after(0)
             return f"the embedded {self.name} cannot be started: {error}"
         return None
+
+    def dismiss(self) -> None:
+        """TERM; it ends when it has finished what it does, and is not started again."""
+        self._dismissed, self._next_start = True, None
+        if self._process is not None:
+            self._process.terminate()
 
     def stop(self, patience_s: float = 2.0) -> None:
         """TERM, and KILL for one that does not listen."""
@@ -132,13 +142,15 @@ class Embedded:
         self._origin: Child | None = None
         self._origin_url = ""
         self._origin_socket: socket.socket | None = None
+        self._leaving: list[Child] = []
         self._valkey: Child | None = None
         self._valkey_folder: Path | None = None
         self._valkey_url = ""
 
     @property
     def children(self) -> list[Child]:
-        return [child for child in (self._origin, self._valkey) if child is not None]
+        self._leaving = [child for child in self._leaving if child.pid is not None]
+        return [child for child in (self._origin, self._valkey, *self._leaving) if child is not None]
 
     @property
     def origin(self) -> tuple[str, Path] | None:
@@ -166,7 +178,10 @@ class Embedded:
     def retire(self, settings: Settings) -> None:
         """End what ``settings`` (as configured) do not use. The origin lets its running downloads end first."""
         if settings.upstreams and self._origin is not None:
-            self._stop_origin()
+            self._close_origin_socket()
+            self._origin.dismiss()
+            self._leaving.append(self._origin)
+            self._origin = None
         if settings.redis.url != "embedded":
             self._stop_valkey()
 
@@ -187,7 +202,11 @@ class Embedded:
                     self._say("error", sentence)
 
     def close(self) -> None:
-        self._stop_origin()
+        self._close_origin_socket()
+        for child in self.children:
+            if child is not self._valkey:
+                child.stop()
+        self._origin, self._leaving = None, []
         self._stop_valkey()
 
     def _start_origin(self) -> None:
@@ -204,13 +223,10 @@ class Embedded:
         self._origin = Child("origin", command, pass_fds=(descriptor,))
         self._origin.start()
 
-    def _stop_origin(self) -> None:
+    def _close_origin_socket(self) -> None:
         if self._origin_socket is not None:
             self._origin_socket.close()
             self._origin_socket = None
-        if self._origin is not None:
-            self._origin.stop()
-            self._origin = None
 
     def _start_valkey(self) -> None:
         program = find_valkey()

@@ -74,13 +74,16 @@ class Housing(Protocol):
 class Household(Protocol):
     """A house with what belongs to its process; ``boot.py`` makes it."""
 
-    house: Housing
+    @property
+    def house(self) -> Housing: ...
 
     def reopen_logs(self) -> None: ...
 
     def failed(self, task: str, error: BaseException) -> None: ...
 
     def say(self, level: str, event: str, **fields: object) -> None: ...
+
+    def close(self) -> None: ...
 
 
 Build = Callable[[Plan, dict[str, object]], Household]
@@ -209,6 +212,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         except TimeoutError:
             household.say("warning", "close_timed_out", seconds=UNDRAINED_EXIT_S)
         await tasks.close()
+        household.close()
 
     async def _heartbeat(self) -> None:
         """Tell the master each second that the loop turns, also while draining; leave when the master is gone."""
