@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 from redis.asyncio import ConnectionPool, Redis
@@ -26,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from fileproxy.clock import Clock
 from fileproxy.model import Counters
+from fileproxy.settings.show import masked
 from fileproxy.tasks import Tasks
 
 PREFIX = "fileproxy:"
@@ -51,17 +51,6 @@ def decode(data: object, kind: type[T]) -> T | None:
         return msgspec.msgpack.decode(memoryview(data)[1:], type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def masked(url: str) -> str:
-    """The URL with its password (or one in the query) as ``***``, for reports and log lines."""
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    netloc = f"{user}{colon}***@{host}" if at and colon else parts.netloc
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    query = urlencode([(name, "***" if "password" in name.lower() else value) for name, value in pairs], safe="*/")
-    return urlunsplit(parts._replace(netloc=netloc, query=query)) if at or pairs else url
 
 
 class SharedStore:
@@ -100,7 +89,7 @@ class SharedStore:
 
     def describe(self) -> dict[str, object]:
         """For ``/health``: state, the URL without its password, and what is wrong."""
-        return {"state": self._state, "url": masked(self._url), "error": self._why or None}
+        return {"state": self._state, "url": masked(self._url, ("redis", "url")), "error": self._why or None}
 
     async def open(self) -> None:
         """Ask whether the server is there; waits at most the timeout. Afterwards it is looked after by itself."""

@@ -8,11 +8,11 @@
 # starts over. Two at the same time wait for each other. Failure returns 1 with one sentence on stderr.
 # shellcheck shell=bash
 
-# Prints the first Python >= 3.11 that truly runs (version managers leave shims on PATH that only fail) and can make
+# Prints the first Python >= 3.11 ($PYTHON before those on PATH) that truly runs (version managers leave shims on PATH that only fail) and can make
 # an environment with pip: with ensurepip, or with a pip of its own that can install into another (>= 22.3).
 find_python() {
     local name path
-    for name in ${FILEPROXY_PYTHON:+"$FILEPROXY_PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python; do
+    for name in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python; do
         while IFS= read -r path; do
             if "$path" -c '
 import sys, venv
@@ -57,7 +57,7 @@ _venv_make() {
         ! grep -qsFx "folder $folder" "$folder"/.venv/.stamp-* ||
         ! "$folder/.venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         python=$(find_python) || {
-            _venv_say "No usable Python >= 3.11 with venv and pip was found; install one or set FILEPROXY_PYTHON."
+            _venv_say "No usable Python >= 3.11 with venv and pip was found; install one or set PYTHON."
             return 1
         }
         _venv_say "Making .venv with $("$python" -V 2>&1) ..."

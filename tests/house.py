@@ -1,7 +1,6 @@
 """A whole FileProxy worker in the test's own event loop, on real sockets.
 
-``Running`` is what the ``house`` fixture makes: the house, its port, its counts, its log lines, and a check that closing
-it leaves no task and no descriptor behind.
+``Running`` is what the ``house`` fixture makes: the house, its port, its counts and log lines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ``/health`` says (pure): one status for all, and the parts it comes from.
 
-``failing`` means that nothing can be served, and only then is the answer a 503: a load balancer would take out a machine
-that can still help. Everything else that is missing is ``degraded``, with a sentence that says what.
+``failing`` means that nothing can be served; only then is the answer a 503, at which a load balancer takes
+the machine out. Everything else that is missing is ``degraded``, with a sentence that says what.
 """
 
 from __future__ import annotations

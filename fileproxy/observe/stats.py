@@ -103,7 +103,7 @@ def milliseconds(histogram: Histogram) -> dict[str, float | int]:
 
 
 def machine_report(totals: Totals, facts: Mapping[str, object], *, host: str, now: float) -> MachineReport:
-    """What this machine tells the others. ``facts``: ``identity``, ``version``, ``started_at``. ``now``: epoch seconds."""
+    """What this machine tells the others. ``facts``: ``identity``, ``version``, ``started_at``; ``now``: epoch time."""
     started_at = facts.get("started_at")
     return MachineReport(
         identity=str(facts.get("identity", "")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from fileproxy.errors import FileProxyError, NoRoute, Refused
-from fileproxy.guard.policy import check
+from fileproxy.guard.policy import Rules, check
 from fileproxy.model import Answer, Ask, BytesBody, Want
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
@@ -42,11 +42,11 @@ async def download(
         )
         return trip.reply
 
-    verdict = check(ask, route, settings.limits, service.identity, service.load)
+    verdict = check(ask, Rules(route, settings.limits, service.identity, service.load))
     if not verdict.allowed:
         raise Refused(verdict)
 
-    want = want_of(ask, match.target, settings.server.name, service.identity)
+    want = want_of(ask, match.forwarded_target, settings.server.name, service.identity)
     answer = await _fetch(generation.upstreams[route.upstream], want)
     trip.answer = answer
     try:

@@ -64,7 +64,7 @@ class Handler:
         except FileProxyError as error:
             return await self._fail(request, trip, error)
         except Exception:  # a bug of ours: named, logged with its traceback, and the client told
-            service.event("error", "bug", id=trip.id, traceback=traceback.format_exc())
+            service.logs.event("error", "bug", id=trip.id, traceback=traceback.format_exc())
             return await self._fail(request, trip, FileProxyError("FileProxy made a mistake; its error log says which."))
 
     def _ask(self, request: web.Request, generation: Generation) -> Ask:
@@ -104,7 +104,7 @@ class Handler:
         service = self._service
         trip.failed(error.ending, ours=error.source != "client" and error.status >= 500)
         if error.source != "client":
-            service.event("warning", error.ending, id=trip.id, detail=error.detail, cut=trip.started_sending)
+            service.logs.event("warning", error.ending, id=trip.id, detail=error.detail, cut=trip.started_sending)
         if trip.started_sending or error.proxy_error is None:
             trip.cut = trip.started_sending
             reply = trip.reply or Reply(error.status, "", (), length=0)

@@ -44,7 +44,7 @@ async def answer(page: str, ask: Ask, generation: Generation, service: Service) 
     """Status, headers and body of one of our pages. Raises Refused."""
     if ask.method not in ("GET", "HEAD"):
         raise Refused(_NOT_A_METHOD)
-    operator = may_operate(ask.client, generation.operators).allowed
+    operator = may_operate(ask.client, generation.operators)
     match page:
         case "livez":
             return await _alive(ask, service, operator)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fileproxy.clock import Clock
-from fileproxy.guard.policy import Load
+from fileproxy.guard.load import Load
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Answer, Counters, Want
 from fileproxy.server.routing import RouteTable
-from fileproxy.settings import Settings
+from fileproxy.settings import Settings, schema
 
 
 class Fetcher(Protocol):
@@ -20,7 +20,28 @@ class Fetcher(Protocol):
     async def fetch(self, want: Want) -> Answer: ...
 
 
-@dataclass(slots=True)
+class LogLines(Protocol):
+    """Where lines go (``observe/logs.py``)."""
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong with a log now, by log; empty when all is well."""
+        ...
+
+    def access(self, **fields: object) -> None:
+        """One line for one request."""
+        ...
+
+    def event(self, level: str, event: str, **fields: object) -> None:
+        """One line of the error log."""
+        ...
+
+    def apply(self, settings: schema.Logs) -> list[str]:
+        """Take over new settings; what could not be taken over is returned."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class Generation:
     """One immutable configuration and what was built from it. Requests keep the generation they started with.
 
@@ -61,8 +82,7 @@ class Service:
     counters: Counters
     clock: Clock
     identity: str
-    access: Callable[..., None]  # one access log line
-    event: Callable[..., None]  # (level, event, **fields): one error log line
+    logs: LogLines
     health: Callable[[], Awaitable[dict[str, Any]]]
     stats: Callable[[], Awaitable[dict[str, Any]]]
     load: Load = field(default_factory=Load)

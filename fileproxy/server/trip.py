@@ -78,7 +78,7 @@ class Trip:
             if self._first_byte_at is not None:
                 counters.observe("route.response_time", self._first_byte_at - self._started, label=label)
         if self.ask is not None:
-            self._service.access(
+            self._service.logs.access(
                 id=self.ask.id,
                 client=self.ask.client,
                 method=self.ask.method,

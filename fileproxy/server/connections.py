@@ -1,0 +1,183 @@
+"""All client connections of a worker: how many may be, the look at the clock once a second, and the draining.
+
+Whoever comes when there are too many gets a 503 without a handler being made. The kernel gives the lowest free number to
+a new descriptor, so a high number means that nearly all are in use: then too, before ``accept`` begins to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from fileproxy.clock import Clock
+from fileproxy.http.forwarded import Networks
+from fileproxy.model import Counters
+from fileproxy.server.front import Front
+from fileproxy.server.heads import HeadLimits
+from fileproxy.server.serving import Serving, Tap
+from fileproxy.settings.schema import Settings
+
+SWEEP_S = 1.0
+RESERVE = 64  # descriptors kept free for files, logs and upstream connections that are being opened
+TOLD = 32  # connections that are turned away with an answer at a time; more are reset
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPolicy:
+    """What of a settings generation the connections keep to. Times in seconds, None = no limit."""
+
+    head: HeadLimits
+    head_timeout: float
+    keepalive_idle: float
+    client_idle: float
+    half_close_grace: float
+    connections: int
+    connections_per_client: int | None
+    unlimited: Networks  # peers that speak for many clients: the trusted proxies
+    last_descriptor: int  # a connection with this number or a higher one is turned away
+
+    @classmethod
+    def from_settings(cls, settings: Settings, nofile: int) -> FrontPolicy:
+        """``nofile``: descriptors this worker may open (RLIMIT_NOFILE).
+
+        ``limits.connections: auto`` is half of them, because a download needs one on each side.
+        """
+        limits = settings.limits
+        last = max(nofile - RESERVE, nofile // 2)
+        per_client = limits.connections_per_client
+        return cls(
+            head=HeadLimits(limits.request_line, limits.headers, limits.header_line, limits.head),
+            head_timeout=limits.head_timeout,
+            keepalive_idle=limits.keepalive_idle,
+            client_idle=limits.client_idle,
+            half_close_grace=settings.server.half_close_grace,
+            connections=max(1, last // 2) if limits.connections == "auto" else limits.connections,
+            connections_per_client=None if per_client == "off" else per_client,
+            unlimited=Networks(settings.server.trusted_proxies),
+            last_descriptor=last,
+        )
+
+
+class Connections:
+    """Makes a :class:`Front` for each accepted connection: hand it to ``loop.create_server``.
+
+    ``server`` is the aiohttp server whose handlers answer; it must have ``handler_cancellation`` on. ``policy`` may be
+    replaced at any time and holds from the next look at it. ``tune`` sets what a socket does not inherit from the
+    listening one; it is called when a connection's first request is handed on.
+    """
+
+    def __init__(
+        self,
+        server: web.Server,
+        policy: FrontPolicy,
+        *,
+        counters: Counters,
+        clock: Clock,
+        tune: Callable[[socket.socket], object] | None = None,
+    ) -> None:
+        if not server.handler_cancellation:
+            raise ValueError("the handlers of clients that are gone must be cancelled: handler_cancellation=True")
+        self.policy = policy
+        self.counters = counters
+        self.clock = clock
+        self.draining = False
+        self._server = server
+        self._tune = tune
+        self._loop = asyncio.get_running_loop()
+        self._open: set[Front] = set()
+        self._turned_away: set[Front] = set()  # told so, and not closed yet
+        self._per_client: Counter[str] = Counter()
+
+    def __call__(self) -> Front:
+        return Front(self)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def busy(self) -> int:
+        """Connections that still serve a request, or whose last bytes are still on their way."""
+        return sum(front.busy for front in self._open)
+
+    # --- what a Front calls -----------------------------------------------------------------------------------------
+
+    def admit(self, front: Front) -> str | None:
+        """Count a new connection. Returns "" to serve it, why not to say so to it, or None to just reset it."""
+        self.counters.add("connections.accepted")
+        self.counters.add("connections.open")
+        refusal = self._refusal(front)
+        if not refusal:
+            self._open.add(front)
+            self._per_client[front.peer] += 1
+            return ""
+        self.counters.add("connections.shed")
+        if len(self._turned_away) >= TOLD:
+            return None
+        self._turned_away.add(front)
+        return refusal
+
+    def _refusal(self, front: Front) -> str:
+        policy = self.policy
+        sock = front.transport.get_extra_info("socket")
+        if len(self._open) >= policy.connections:
+            return "Too many connections are open."
+        if sock is not None and sock.fileno() >= policy.last_descriptor:
+            return "Nearly all file descriptors are in use."
+        most = policy.connections_per_client
+        if most is None or not front.peer or self._per_client[front.peer] < most or front.peer in policy.unlimited:
+            return ""
+        return f"More than {most} connections are open from this address."
+
+    def lost(self, front: Front) -> None:
+        """A connection that was counted has gone."""
+        self.counters.add("connections.open", -1)
+        self._turned_away.discard(front)
+        if front in self._open:
+            self._open.discard(front)
+            self._per_client[front.peer] -= 1
+            if not self._per_client[front.peer]:
+                del self._per_client[front.peer]
+
+    def handler(self, front: Front, transport: Tap) -> Serving:
+        """The aiohttp handler of a connection's first request."""
+        handler = Serving(self._server, front, self._loop)
+        handler.connection_made(transport)
+        if self._tune is not None and (sock := transport.get_extra_info("socket")) is not None:
+            self._tune(sock)
+        return handler
+
+    # --- what the worker calls --------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Let each connection look at the time."""
+        now = self.clock.now()
+        for front in (*self._open, *self._turned_away):
+            front.sweep(now)
+
+    async def watch(self) -> None:
+        """Sweep once a second, for ever: run it as a task."""
+        while True:
+            await self.clock.sleep(SWEEP_S)
+            self.sweep()
+
+    def drain(self) -> None:
+        """Close idle connections now and the others after their answer."""
+        self.draining = True
+        for front in tuple(self._open):
+            front.drain()
+
+    async def close(self, ending: str = "drained_out") -> None:
+        """Abort what is left, and wait until its handlers have ended. ``ending``: what their requests count as."""
+        fronts = (*self._open, *self._turned_away)
+        tasks = [front.task for front in fronts if front.task is not None]
+        for front in fronts:
+            front.abort(ending)
+        if tasks:
+            await asyncio.wait(tasks)
+        while self._open or self._turned_away:
+            await asyncio.sleep(0)

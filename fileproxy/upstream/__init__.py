@@ -1,0 +1,18 @@
+"""FETCH: the only room that imports aiohttp's client.
+
+* ``pool.py``         choose → try → judge → again, elsewhere, or give up
+* ``balance.py``      in which order the mirrors are asked (pure)
+* ``retry.py``        whether and when to try again; how much of that an upstream may bear (pure)
+* ``redirects.py``    whether a redirect is followed, where to, with which headers (pure)
+* ``transport.py``    one try with one HTTP server
+* ``connections.py``  the tuned connector and session that the mirrors of an upstream share
+* ``request.py``      aiohttp's request, made exact
+* ``body.py``         the bytes of an answer, with their end proved or an error raised
+* ``progress.py``     under 1 KiB in an idle window is a stall (pure)
+* ``translate.py``    foreign exceptions become ours here
+* ``file.py``         a local folder as an origin
+"""
+
+from fileproxy.upstream.pool import Upstream
+
+__all__ = ["Upstream"]

@@ -1,0 +1,151 @@
+"""The bytes of an upstream's answer, handed on as they land. A body ends with its end proved, or raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+
+from fileproxy.clock import Clock
+from fileproxy.errors import IdleTimeout, Truncated, UpstreamReset
+from fileproxy.upstream.progress import ProgressMeter
+from fileproxy.upstream.translate import translate
+
+# An unread rest of at most this size that is already here is thrown away to keep the connection.
+_DRAIN_BYTES = 64 * 1024
+
+
+class HttpBody:
+    """A :class:`fileproxy.model.Body` over aiohttp's stream.
+
+    Args:
+        response: whose head was read.
+        length: bytes that must come, None when only the framing tells.
+        framed: False when the close of the connection is the only end.
+        meter: how long the origin may be silent.
+        on_bytes: told how many bytes came, as they come.
+        address: ``host:port`` for error texts.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        *,
+        length: int | None,
+        framed: bool,
+        meter: ProgressMeter,
+        clock: Clock,
+        on_bytes: Callable[[int], None],
+        address: str,
+    ) -> None:
+        self.length = length
+        self.framed = framed
+        self._response = response
+        self._content = response.content
+        self._meter = meter
+        self._clock = clock
+        self._on_bytes = on_bytes
+        self._address = address
+        self._received = 0
+        self._first: bytes | None = None  # read ahead by prefetch
+        self._closed = False
+        self._lost: asyncio.Future[None] | None = None
+        connection = response.connection
+        if connection is not None and connection.protocol is not None:
+            # aiohttp does not tell a waiting reader when a body breaks the rules of its framing; the connection does.
+            self._lost = connection.protocol.closed
+            if self._lost is not None:
+                self._lost.add_done_callback(self._on_lost)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece, self._first = self._first, None
+        if piece is None:
+            piece = await self._read()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def prefetch(self) -> None:
+        """Wait for the first piece, which the next iteration then returns."""
+        self._first = await self._read()
+
+    async def _read(self) -> bytes:
+        if self._closed:
+            raise UpstreamReset(f"{self._address}: the body was closed")
+        content = self._content
+        try:
+            if content.total_bytes > self._received or content.is_eof():
+                data = await content.readany()
+                self._meter.record(len(data), 0.0)
+            else:
+                data = await self._wait()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            if self._received == self.length:
+                data = b""  # all is here; how the connection ended afterwards changes nothing (aiohttp issue 13348)
+            else:
+                raise translate(error, self._address) from error
+        if not data:
+            if self.length is not None and self._received != self.length:
+                raise Truncated(f"{self._address}: {self._received} of {self.length} bytes came")
+            self._forget()
+            return b""
+        self._received += len(data)
+        self._on_bytes(len(data))
+        return data
+
+    async def _wait(self) -> bytes:
+        since = self._clock.now()
+        try:
+            async with asyncio.timeout(self._meter.allowance_s):
+                data = await self._content.readany()
+        except TimeoutError as error:
+            self._abort()
+            raise IdleTimeout(
+                f"{self._address}: only {self._meter.arrived} bytes came in an idle window after byte {self._received}"
+            ) from error
+        self._meter.record(len(data), self._clock.now() - since)
+        return data
+
+    def _on_lost(self, lost: asyncio.Future[None]) -> None:
+        error = None if lost.cancelled() else lost.exception()
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(
+                aiohttp.ClientPayloadError("the connection was lost inside the body") if error is None else error
+            )
+
+    def _forget(self) -> None:
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._on_lost)
+            self._lost = None
+
+    def _abort(self) -> None:
+        """Close without waiting for anything still on its way (also under TLS, which would say goodbye first)."""
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        self._response.close()
+
+    async def aclose(self) -> None:
+        """Give the connection back when the answer was read (or its rest is small and here), else close it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._first = None
+        if not self._content.is_eof() and self.length is not None and self.length - self._received <= _DRAIN_BYTES:
+            self._drain()
+        self._forget()
+        if self._content.is_eof():
+            self._response.close()
+        else:
+            self._abort()
+
+    def _drain(self) -> None:
+        try:
+            while self._content.read_nowait():
+                pass
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            return  # it broke: there is nothing to keep, and the caller wants none of it

@@ -1,0 +1,66 @@
+"""aiohttp's request, made exact.
+
+Rule 1: a kept connection on which anything arrived since its last answer is not used. aiohttp would take what is
+there for the answer to the next request, and a mirror could so put its bytes under any name.
+
+Rule 2: what a client sent arrives as it was sent. aiohttp encodes heads as UTF-8 and drops what is not; header bytes
+outside UTF-8 (kept by us as surrogates) therefore go out through a writer that replaces the head by the exact one.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aiohttp
+from aiohttp.connector import Connection
+from multidict import CIMultiDict
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ExactRequest(aiohttp.ClientRequest):
+    """One subclass of this is made for each connector (``on_new`` differs)."""
+
+    known: weakref.WeakSet[Any]  # the connections that carried a request before
+    on_new: Callable[[Connection], None]
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        protocol = conn.protocol
+        if protocol is None or protocol.should_close:
+            raise aiohttp.ServerDisconnectedError("unasked bytes on a kept connection")
+        if protocol not in self.known:
+            self.known.add(protocol)
+            type(self).on_new(conn)
+        head = exact_head(self.method, self.url.raw_path_qs, self.headers)
+        if head is not None:
+            protocol.transport = _HeadWriter(protocol, head)  # type: ignore[assignment]
+        return await super().send(conn)
+
+
+def exact_head(method: str, path_query: str, headers: CIMultiDict[str]) -> bytes | None:
+    """The head as bytes when aiohttp's own writer would lose some of it, else None."""
+    text = f"{method} {path_query} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{text}\r\n".encode("utf-8", "surrogateescape") if _SURROGATE.search(text) else None
+
+
+class _HeadWriter:
+    """Stands before a transport until the first write, and puts the exact head in the place of aiohttp's."""
+
+    def __init__(self, protocol: Any, head: bytes) -> None:
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._head = head
+
+    def write(self, data: bytes) -> None:
+        if self._protocol.transport is self:
+            self._protocol.transport = self._transport
+        self._transport.write(self._head + bytes(data).partition(b"\r\n\r\n")[2])
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

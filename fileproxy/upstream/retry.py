@@ -1,0 +1,159 @@
+"""Whether and when a request is tried again. Pure: values and the time come in, a decision goes out.
+
+Rules, in this order:
+
+1. What is no fault of a mirror (we are out of descriptors, the client is gone) is not tried again.
+2. ``attempts`` and ``within`` bound one request, whatever happens.
+3. A mirror that was not asked in this round is asked at once.
+4. When all were asked a new round begins after a pause: exponential with full jitter ("Exponential Backoff And Jitter",
+   M. Brooker, AWS Architecture Blog, 2015). After 429 the pause is at least 1 s and doubles. A Retry-After
+   (RFC 9110 §10.2.3) is waited for in full, and not at all when it is longer than ``cap`` or leads past ``within``.
+5. A mirror whose error will not mend itself (TLS) is not asked again; when none is left, give up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from fileproxy.errors import FileProxyError, UpstreamError
+from fileproxy.settings.schema import Retry
+
+_TOO_MANY_REQUESTS = 429
+_TOO_MANY_PAUSE_S = 1.0
+_MOST_DOUBLINGS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a try ended: with an error, or with an answer of a retried status."""
+
+    error: FileProxyError | None = None
+    status: int = 0
+    retry_after_s: float | None = None
+
+    @property
+    def mends(self) -> bool:
+        """The same mirror may do better next time."""
+        return self.error is None or self.error.retryable
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Hand on what there is."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again after ``after_s`` seconds; with the next mirror of this round, or in a new round."""
+
+    after_s: float
+    new_round: bool
+
+
+def decide(
+    failure: Failure,
+    *,
+    tries: int,
+    rounds: int,
+    elapsed_s: float,
+    untried: int,
+    usable: int,
+    settings: Retry,
+    random: Callable[[], float],
+) -> GiveUp | Again:
+    """What to do after a failed try.
+
+    Args:
+        failure: how it ended.
+        tries: tries made so far, this one included.
+        rounds: rounds over the mirrors so far, this one included.
+        elapsed_s: seconds since the first try began.
+        untried: mirrors not asked in this round.
+        usable: mirrors a new round could ask.
+        random: a number in [0, 1), for the jitter.
+    """
+    if failure.error is not None and not isinstance(failure.error, UpstreamError):
+        return GiveUp("not the mirror's fault")
+    if tries >= settings.attempts:
+        return GiveUp("attempts")
+    if elapsed_s > settings.within:
+        return GiveUp("within")
+    if untried:
+        return Again(0.0, new_round=False)
+    if not usable:
+        return GiveUp("no mirror left")
+    pause_s = _pause(failure, rounds, settings, random)
+    if failure.retry_after_s is not None:
+        if failure.retry_after_s > settings.cap:
+            return GiveUp("Retry-After is longer than retry.cap")
+        pause_s = max(pause_s, failure.retry_after_s)
+    if elapsed_s + pause_s > settings.within:
+        return GiveUp("within")
+    return Again(pause_s, new_round=True)
+
+
+def _pause(failure: Failure, rounds: int, settings: Retry, random: Callable[[], float]) -> float:
+    doubled: float = 2.0 ** min(rounds - 1, _MOST_DOUBLINGS)
+    jitter = random() * min(settings.cap, settings.base * doubled)
+    if failure.status == _TOO_MANY_REQUESTS:
+        return max(min(settings.cap, _TOO_MANY_PAUSE_S * doubled + jitter), _TOO_MANY_PAUSE_S)
+    return jitter
+
+
+def retry_after(value: str | None, now_epoch: float) -> float | None:
+    """Seconds that a Retry-After asks for: a number, or until a date (RFC 9110 §10.2.3). None when it is neither."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if date.tzinfo is None:  # "-0000": a date in UTC of unknown origin (RFC 5322 §3.3)
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, date.timestamp() - now_epoch)
+
+
+class RetryBudget:
+    """Retries may add only so much to what clients ask, so that they cannot bury a failing origin.
+
+    In every sliding window of 10 s: ``share`` retries per first try, and never fewer than ``floor_per_s`` a second.
+    """
+
+    WINDOW_S = 10
+
+    def __init__(self, share: float, floor_per_s: int) -> None:
+        self._share = share
+        self._floor = floor_per_s * self.WINDOW_S
+        # (second, first tries, retries); at most 11 entries, however many requests
+        self._seconds: deque[list[int]] = deque()
+
+    def first_try(self, now: float) -> None:
+        """A client's request came in."""
+        self._second(now)[1] += 1
+
+    def allow(self, now: float) -> bool:
+        """Whether one more retry fits; if so it is counted."""
+        second = self._second(now)
+        first_tries = sum(entry[1] for entry in self._seconds)
+        retries = sum(entry[2] for entry in self._seconds)
+        if retries >= max(self._floor, self._share * first_tries):
+            return False
+        second[2] += 1
+        return True
+
+    def _second(self, now: float) -> list[int]:
+        number = int(now)
+        while self._seconds and self._seconds[0][0] <= number - self.WINDOW_S:
+            self._seconds.popleft()
+        if not self._seconds or self._seconds[-1][0] != number:
+            self._seconds.append([number, 0, 0])
+        return self._seconds[-1]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fileproxy.observe.histogram import CELLS
+from fileproxy.observe.layout import (
+    HEADER_CELLS,
+    LABEL_BYTES,
+    LAYOUT,
+    RING_CELLS,
+    RING_SECONDS,
+    ROWS,
+    fit_label,
+    layout_of,
+)
+from fileproxy.observe.table import TABLE, Row
+
+
+def test_no_two_counters_share_a_cell() -> None:
+    spans = [(0, HEADER_CELLS), (LAYOUT.ring, RING_SECONDS * RING_CELLS)]
+    spans += [(cell, 1) for cell in LAYOUT.scalars.values()]
+    spans += [(cell, CELLS) for cell in LAYOUT.histograms.values()]
+    spans += [(family.used, 1) for family in LAYOUT.families.values()]
+    spans += [(family.base, family.row_cells * ROWS) for family in LAYOUT.families.values()]
+    ordered = sorted(spans)
+    assert all(first + length <= second for (first, length), (second, _) in pairwise(ordered))
+    assert sum(ordered[-1]) == LAYOUT.cells
+
+
+def test_every_declared_counter_has_a_place_and_a_sentence() -> None:
+    placed = set(LAYOUT.scalars) | set(LAYOUT.histograms)
+    for family in LAYOUT.families.values():
+        placed |= set(family.counters) | set(family.histograms)
+    assert placed == {row.name for row in TABLE}
+    assert len({row.name for row in TABLE}) == len(TABLE)
+    assert all(re.match(r"[A-Z].*\.$", row.sentence) for row in TABLE)
+
+
+def test_another_table_has_another_hash() -> None:
+    more = (*TABLE, Row("extra", "counter", "One more."))
+    other_kind = (*TABLE[:-1], TABLE[-1]._replace(kind="gauge"))
+    assert len({LAYOUT.hash, layout_of(more).hash, layout_of(other_kind).hash}) == 3
+    assert layout_of(TABLE) == LAYOUT
+
+
+@given(st.text(max_size=300))
+def test_labels_fit_and_are_kept_as_they_are_when_they_do(label: str) -> None:
+    fitted = fit_label(label)
+    data = fitted.encode()
+    assert len(data) <= LABEL_BYTES
+    try:
+        if len(label.encode()) <= LABEL_BYTES:
+            assert fitted == label
+    except UnicodeEncodeError:
+        pass  # lone surrogates are spelled out
+
+
+def test_two_long_labels_with_the_same_beginning_stay_apart() -> None:
+    assert fit_label("x" * 200 + "a") != fit_label("x" * 200 + "b")
