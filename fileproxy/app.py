@@ -8,19 +8,27 @@ with their pools) belongs to a ``Generation`` and goes when the last request tha
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import socket
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
-from aiohttp.web_urldispatcher import AbstractResource, ResourceRoute, UrlMappingMatchInfo
+from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceRoute, UrlMappingMatchInfo
+from yarl import URL
 
+from fileproxy import sockets
 from fileproxy.clock import Clock, SystemClock
-from fileproxy.guard.load import LagMeter
+from fileproxy.guard.load import LagMeter, descriptors_low
 from fileproxy.http.forwarded import Networks
+from fileproxy.machines import Machines
 from fileproxy.model import Counters
+from fileproxy.reports import Reports
 from fileproxy.server.connections import Connections, FrontPolicy
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
@@ -28,13 +36,13 @@ from fileproxy.server.front import Front
 from fileproxy.server.handler import Handler
 from fileproxy.server.routing import RouteTable
 from fileproxy.server.service import Generation, LogLines, Service
-from fileproxy.settings import Settings
+from fileproxy.settings import Settings, resolve
+from fileproxy.shared import SharedStore
 from fileproxy.tasks import Tasks
 from fileproxy.upstream.pool import Upstream
 
 FILE_READERS = 8  # threads that read local files
 LAG_SAMPLE_S = 0.1
-SWEEP_S = 1.0
 
 
 class House:
@@ -63,36 +71,46 @@ class House:
         self._counters = counters
         self._logs = logs
         self._identity = identity
-        self._tasks = Tasks(self._task_failed)
-        self._readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="file-read")
-        self._generations: set[Generation] = set()
-        self._lag = LagMeter(None)
-        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._run_dir = run_dir
         self._facts = dict(facts or {})
         self._first_settings = settings
-        self._runner: web.AppRunner
-        self._service: Service
-        self._connections: Connections
+        self._tasks = Tasks(self._task_failed)
+        self._readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="file-read")
+        self._generations: set[Generation] = set()
+        self._upstreams: dict[str, Upstream] = {}  # of the current generation
+        self._lag = LagMeter(None)
+        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._granted: dict[str, Any] | None = None
+        self._draining = False
 
-    # --- the worker's verbs ---
+    # --- the worker's verbs -------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Build everything and start the house's own tasks."""
         settings = self._first_settings
-        generation = self._build(settings, 0)
+        self._reports = Reports(
+            generation=lambda: self._service.current,
+            upstreams=lambda: self._upstreams,
+            granted=lambda: self._granted,
+            counters=self._counters,
+            logs=self._logs,
+            run_dir=self._run_dir,
+            identity=self._identity,
+            clock=self._clock,
+            facts=self._facts,
+        )
+        number = self._facts.get("generation", 0)
         self._service = Service(
-            current=generation,
+            current=self._build(settings, number if isinstance(number, int) else 0),
             counters=self._counters,
             clock=self._clock,
             identity=self._identity,
             logs=self._logs,
-            health=self._health,
-            stats=self._stats,
+            health=lambda: self._reports.health(self._store),
+            stats=lambda: self._reports.stats(self._machines if self._store.state == "ok" else None),
         )
         app = web.Application()
-        handler = Handler(self._service, Delivery(self._readers), RouteCors(app))
-        app.router.register_resource(_Everything(handler))
+        app.router.register_resource(_Everything(Handler(self._service, Delivery(self._readers), RouteCors(app))))
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -103,8 +121,209 @@ class House:
         await self._runner.setup()
         assert self._runner.server is not None
         self._connections = Connections(
-            FrontPolicy.from_settings(settings, self._nofile), self._counters, self._clock
+            self._runner.server,
+            FrontPolicy.from_settings(settings, self._nofile),
+            counters=self._counters,
+            clock=self._clock,
+            tune=self._tune,
         )
+        await self._open_store(settings)
+        self._tasks.start(self._watch_load(), "load")
+        self._tasks.start(self._connections.watch(), "connection-sweep")
+        self._take(settings)
+
+    def protocol(self) -> Front:
+        """A new client connection (the factory of ``loop.create_server``)."""
+        return self._connections()
+
+    def prepare_listener(self, listener: socket.socket) -> dict[str, str]:
+        """Set the TCP options on a listening socket; accepted ones inherit them. Returns what was refused, and why."""
+        options = resolve.sockets(self._first_settings.profile, self._first_settings.server.sockets)
+        refused = {} if options is None or listener.family == socket.AF_UNIX else sockets.apply(listener, options)
+        for name, why in refused.items():
+            self._logs.event("warning", "socket option refused", option=name, detail=why)
+        return refused
+
+    async def apply(self, settings: Settings, generation: int) -> None:
+        """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
+        old = self._service.current
+        self._service.current = self._build(settings, generation)
+        if settings.redis != old.settings.redis:
+            await self._close_store()
+            await self._open_store(settings)
+        self._take(settings)
+        for problem in self._logs.apply(settings.logs):
+            self._logs.event("warning", "reload", detail=problem)
+        self._counters.add("reloads.applied")
+        old.retire()
+
+    def drain(self) -> None:
+        """Take no new work: idle connections close now, the others after their answer."""
+        self._draining = True
+        self._service.load = replace(self._service.load, draining=True)
+        self._connections.drain()
+
+    @property
+    def busy(self) -> int:
+        """Connections that still serve a request, or whose last bytes are still on their way."""
+        return self._connections.busy
+
+    async def close(self) -> None:
+        """Cut what still runs, and let everything go."""
+        self._service.cutting = True
+        await self._connections.close()
+        self._service.current.retire()
+        await self._close_store()
+        await self._tasks.close()
+        for upstream in {one for generation in self._generations for one in generation.upstreams.values()}:
+            await upstream.close()
+        self._generations.clear()
+        await self._runner.cleanup()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    # --- generations --------------------------------------------------------------------------------------------------
+
+    def _build(self, settings: Settings, number: int) -> Generation:
+        """A generation of ``settings``. An upstream whose settings did not change goes on with its connections."""
+        old = self._service.current.settings if self._upstreams else None
+        upstreams: dict[str, Upstream] = {}
+        for name, one in settings.upstreams.items():
+            same = old is not None and (
+                old.upstreams.get(name) == one
+                and old.profile == settings.profile
+                and old.limits.response_head == settings.limits.response_head
+            )
+            upstreams[name] = (
+                self._upstreams[name]
+                if same
+                else Upstream(
+                    name,
+                    one,
+                    profile=settings.profile,
+                    limits=settings.limits,
+                    counters=self._counters,
+                    clock=self._clock,
+                )
+            )
+        generation = Generation(
+            number=number,
+            settings=settings,
+            routes=RouteTable(settings.routes, settings.upstreams),
+            upstreams=upstreams,
+            trusted=Networks(settings.server.trusted_proxies),
+            operators=Networks(settings.server.operators),
+            on_unused=self._unused,
+        )
+        self._generations.add(generation)
+        self._upstreams = upstreams
+        return generation
+
+    def _take(self, settings: Settings) -> None:
+        """What of the settings acts beside the requests."""
+        self._connections.policy = FrontPolicy.from_settings(settings, self._nofile)
         self._lag.limit_s = None if settings.limits.loop_lag == "off" else settings.limits.loop_lag
-        self._tasks.start(self._watch_lag(), "loop-lag")
-        self._tasks.start(self._sweep(), "connection-sweep")
+
+    def _unused(self, generation: Generation) -> None:
+        """The last request of a retired generation has ended: close what no other one uses."""
+        self._generations.discard(generation)
+        kept = {one for other in self._generations for one in other.upstreams.values()}
+        for name, upstream in generation.upstreams.items():
+            if upstream not in kept:
+                self._tasks.start(upstream.close(), f"close-upstream-{name}")
+
+    # --- beside the requests ------------------------------------------------------------------------------------------
+
+    async def _open_store(self, settings: Settings) -> None:
+        redis = settings.redis
+        self._store = SharedStore(
+            "off" if redis.url == "embedded" else redis.url,  # the master fills in the embedded one's URL
+            pool=redis.pool,
+            timeout_s=redis.timeout,
+            counters=self._counters,
+            clock=self._clock,
+            tasks=self._tasks,
+            on_change=lambda state, why: self._logs.event(
+                "info" if state == "ok" else "warning", f"shared store {state}", detail=why
+            ),
+        )
+        await self._store.open()
+        self._machines = Machines(self._store, self._reports.machine, self._reports.leads, self._clock)
+        self._publishing = self._tasks.start(self._machines.run(), "machine-report")
+
+    async def _close_store(self) -> None:
+        self._publishing.cancel()
+        await asyncio.wait([self._publishing])
+        await self._store.close()
+
+    async def _watch_load(self) -> None:
+        """Look ten times a second whether the loop keeps up and descriptors are left; shed while they do not."""
+        service = self._service
+        while True:
+            due = self._clock.now() + LAG_SAMPLE_S
+            await self._clock.sleep(LAG_SAMPLE_S)
+            if self._lag.wake(due, self._clock.now()):
+                self._counters.add("workers.lag_sheds")
+            low = descriptors_low(_next_descriptor(self._nofile), self._nofile)
+            if (service.load.lagging, service.load.descriptors_low) != (self._lag.lagging, low):
+                service.load = replace(service.load, lagging=self._lag.lagging, descriptors_low=low)
+                self._logs.event("warning", "load", lagging=self._lag.lagging, descriptors_low=low)
+
+    def _tune(self, sock: socket.socket) -> None:
+        """What an accepted socket does not inherit, set before its first answer."""
+        options = resolve.sockets(self._service.current.settings.profile, self._service.current.settings.server.sockets)
+        if options is not None and sock.family != socket.AF_UNIX:
+            sockets.tune_accepted(sock, options)
+        if self._granted is None:
+            self._granted = sockets.granted(sock)
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        self._counters.add("tasks.failed")
+        self._logs.event("error", "task_failed", task=name, detail="".join(traceback.format_exception(error)))
+
+
+def _next_descriptor(limit: int) -> int:
+    """The number the kernel would give to the next descriptor, the lowest free one: about how many are in use."""
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return limit
+    os.close(descriptor)
+    return descriptor
+
+
+async def _expect(_request: web.Request) -> None:
+    """``100 Continue`` is sent when the body is first read (``server/intake.py``), not before it was decided to."""
+
+
+class _Everything(AbstractResource):
+    """aiohttp's router with one entry: every path is served by the handler, which has routes of its own."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self._route = ResourceRoute("*", handler.__call__, self, expect_handler=_expect)
+
+    @property
+    def canonical(self) -> str:
+        return "/"
+
+    async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo, set[str]]:
+        return UrlMappingMatchInfo({}, self._route), set()
+
+    def url_for(self, **_: str) -> URL:
+        return URL("/")
+
+    def add_prefix(self, prefix: str) -> None:
+        raise RuntimeError("not a sub-application")
+
+    def get_info(self) -> Any:
+        return {"path": "/"}
+
+    def raw_match(self, path: str) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        routes: list[AbstractRoute] = [self._route]
+        return iter(routes)

@@ -14,9 +14,8 @@ from fileproxy.clock import SystemClock
 from fileproxy.observe.logs import Logs
 from fileproxy.observe.page import Page
 from fileproxy.observe.slots import Slots
+from fileproxy.reports import COUNTERS
 from fileproxy.server.worker import Plan
-
-COUNTERS = "counters"  # folder of the counter pages in the run folder
 
 
 class Household:

@@ -55,7 +55,7 @@ class ClientError(FileProxyError):
     source = "client"
     status = 400
     ending = "bad_request"
-    proxy_error = "http_request_error"
+    proxy_error: str | None = "http_request_error"
 
 
 class BadTarget(ClientError):

@@ -215,6 +215,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """How a worker is doing: what the guard sheds by, and whether the worker is leaving."""
+
+    lagging: bool = False  # the event loop runs late (guard/load.py)
+    descriptors_low: bool = False  # too few file descriptors are left for a download
+    draining: bool = False  # the worker is leaving: not ready for balancers, connections close after their answer
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """What ``upstream/`` is asked to fetch. Headers are ready to send, hop-by-hop ones removed."""
 

@@ -60,6 +60,16 @@ def apply(sock: socket.socket, options: Sockets) -> dict[str, str]:
     return refused
 
 
+def tune_accepted(sock: socket.socket, options: Sockets) -> None:
+    """What an accepted socket does not get from the listening one: QUICKACK is not inherited, and event loops switch
+    NODELAY on whatever was set.
+    """
+    if options.quickack and _QUICKACK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+    if not options.nodelay:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+
+
 def granted(sock: socket.socket) -> dict[str, Any]:
     """What holds for this socket, read back from the kernel. Linux reports buffers doubled (socket(7))."""
     tcp = socket.IPPROTO_TCP

@@ -130,6 +130,8 @@ async def house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
 
     yield open_house
     for running in opened:
+        for event in running.lines.events:
+            print(event, event.get("traceback", ""))  # shown when the test fails
         async with asyncio.timeout(10):
             await running.close()
 

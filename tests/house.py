@@ -15,8 +15,11 @@ from typing import Any
 from fileproxy.app import House
 from fileproxy.clock import Clock, SystemClock
 from fileproxy.observe.page import Page
+from fileproxy.observe.slots import Slots
 from fileproxy.observe.table import TABLE
-from fileproxy.settings import Settings
+from fileproxy.reports import COUNTERS
+from fileproxy.server.listeners import listen
+from fileproxy.settings import Settings, schema
 from tests.clients import Connection, Got, fetch
 
 IDENTITY = "5eed" * 8
@@ -87,12 +90,17 @@ class Lines:
     def __init__(self) -> None:
         self.access_lines: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
+        self.problems: dict[str, str] = {}
 
     def access(self, **fields: Any) -> None:
         self.access_lines.append(fields)
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})
+
+    def apply(self, settings: schema.Logs) -> list[str]:
+        self.applied = settings
+        return []
 
 
 class Running:
@@ -102,7 +110,9 @@ class Running:
         self.run_dir = run_dir
         self.settings = Settings.model_validate(settings)
         self.clock = clock or SystemClock()
-        self.counts = Watched(Page.create(run_dir, 0, self.clock))
+        self._slot = Slots(run_dir).claim()
+        self._page = Page.create(run_dir / COUNTERS, self._slot.number, self.clock)
+        self.counts = Watched(self._page)
         self.lines = Lines()
         self.house: House
         self.port = 0
@@ -119,12 +129,16 @@ class Running:
         )
         await self.house.open()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self.house.protocol, "127.0.0.1", 0, backlog=2048)
-        self.port = self._server.sockets[0].getsockname()[1]
+        listener = listen("127.0.0.1", 0, 2048)[0]
+        self.house.prepare_listener(listener)
+        self.port = listener.getsockname()[1]
+        self._server = await loop.create_server(self.house.protocol, sock=listener, backlog=2048)
 
     async def close(self) -> None:
         self._server.close()
         await self.house.close()
+        self._page.close()
+        self._slot.release()
 
     @property
     def url(self) -> str:

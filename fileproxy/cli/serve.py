@@ -63,13 +63,14 @@ def prepare(config: Path | None, env: Mapping[str, str], sets: list[str], flags:
 
     Raises ConfigurationError, AlreadyRunning, OSError.
     """
-    from fileproxy.boot import COUNTERS, build
+    from fileproxy.boot import build
     from fileproxy.clock import SystemClock
     from fileproxy.embedded import Embedded
     from fileproxy.errors import ConfigurationError
     from fileproxy.observe.logs import Logs
     from fileproxy.observe.page import MASTER, Page, reset
     from fileproxy.process import raise_descriptor_limit
+    from fileproxy.reports import COUNTERS
     from fileproxy.server.arbiter import Masters
     from fileproxy.server.control import RunDir
     from fileproxy.server.listeners import listen

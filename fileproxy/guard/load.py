@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 RECOVERY = 3  # wake-ups in time, one after the other, until the loop counts as caught up
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How the worker is doing: what the guard sheds by, and whether the worker is leaving."""
-
-    lagging: bool = False  # the event loop runs late (LagMeter)
-    descriptors_low: bool = False  # too few file descriptors are left for a download
-    draining: bool = False  # the worker is leaving: not ready for balancers, connections close after their answer
 
 
 class LagMeter:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fileproxy import errors
-from fileproxy.guard.load import Load
 from fileproxy.http.fields import split_list
-from fileproxy.http.forwarded import Networks
 from fileproxy.http.via import loops
-from fileproxy.model import Ask, Headers, Verdict, header_values
+from fileproxy.model import Ask, Headers, Load, Verdict, header_values
 from fileproxy.settings.schema import Limits, Route
 
 
@@ -55,11 +53,6 @@ def check(ask: Ask, rules: Rules) -> Verdict:
             return verdict
         depends_on |= verdict.depends_on
     return Verdict(True, depends_on)
-
-
-def may_operate(client: str, operators: Networks) -> bool:
-    """Whether this client (address after trusted proxies) may read /stats and the whole of /health."""
-    return client in operators
 
 
 def check_load(_ask: Ask, rules: Rules) -> Verdict:

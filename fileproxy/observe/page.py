@@ -50,7 +50,15 @@ LONGEST_S = 1e6  # a longer duration counts as this, so that no sum can overflow
 class Page:
     """Counts into one page. Implements ``model.Counters``; see there for the three methods."""
 
-    def __init__(self, cells: memoryview, layout: Layout, clock: Clock, problem: str | None = None) -> None:
+    def __init__(
+        self,
+        cells: memoryview,
+        layout: Layout,
+        clock: Clock,
+        problem: str | None = None,
+        memory: mmap.mmap | None = None,
+    ) -> None:
+        self._memory = memory
         self.problem = problem  # why others cannot see these counts, or None
         self._cells = cells
         self._now = clock.now
@@ -94,7 +102,7 @@ class Page:
         cells[H_SIZE] = layout.cells
         cells[H_HASH] = layout.hash
         cells[H_MAGIC] = MAGIC
-        return cls(cells, layout, clock, problem)
+        return cls(cells, layout, clock, problem, memory)
 
     def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
         if amount < 0 and name not in self._gauges:
@@ -140,6 +148,13 @@ class Page:
             # Zeroed before it is dated: a reader in between sees nothing of a second that is out of its window anyway.
             cells[base + 1] = cells[base + 2] = cells[base + 3] = 0
             cells[base] = second
+
+
+    def close(self) -> None:
+        """Unmap the page. Nothing may be counted afterwards; what was counted stays in the file."""
+        self._cells.release()
+        if self._memory is not None:
+            self._memory.close()
 
 
 class _Rows:

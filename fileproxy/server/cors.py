@@ -18,10 +18,10 @@ from fileproxy.model import Headers, Verdict
 from fileproxy.settings.schema import Cors, Route
 
 Options = dict[str, ResourceOptions]
-_ROUTE = "fileproxy.route"
+_ROUTE = web.RequestKey("fileproxy.route", Route)
 
 
-class RouteCors(AbstractRouterAdapter):  # type: ignore[misc]  # aiohttp-cors has no types
+class RouteCors(AbstractRouterAdapter):
     """The CORS rules of the current request's route; adds the response headers through ``on_response_prepare``."""
 
     def __init__(self, app: web.Application) -> None:
@@ -87,7 +87,7 @@ def _cors(request: web.Request) -> Cors | None:
 
 
 def _options(cors: Cors) -> Options:
-    options = ResourceOptions(
+    options = ResourceOptions(  # type: ignore[no-untyped-call]  # aiohttp-cors has no types
         allow_credentials=cors.credentials,
         expose_headers=cors.expose if "*" not in cors.expose else "*",
         allow_headers=cors.headers if "*" not in cors.headers else "*",

@@ -38,7 +38,12 @@ async def download(
     if route.cors != "off" and cors.is_preflight_request(request):
         trip.reply = Reply(204, "No Content", await cors.preflight(request), length=None)
         await delivery.send(
-            request, trip.reply, BytesBody(), idle_s=settings.limits.client_idle, on_first_byte=trip.first_byte, on_bytes=trip.sent
+            request,
+            trip.reply,
+            BytesBody(),
+            idle_s=settings.limits.client_idle,
+            on_first_byte=trip.first_byte,
+            on_bytes=trip.sent,
         )
         return trip.reply
 

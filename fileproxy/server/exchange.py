@@ -12,9 +12,21 @@ from fileproxy.errors import BadAnswer
 from fileproxy.http.fields import end_to_end
 from fileproxy.http.forwarded import FORWARDING, forwarding_headers
 from fileproxy.http.multipart import byteranges
-from fileproxy.http.ranges import forwardable_range, format_content_range, parse_content_range, parse_ranges, resolve
+from fileproxy.http.ranges import format_content_range, forwardable_range, parse_content_range, parse_ranges, resolve
 from fileproxy.http.via import with_cdn_loop, with_via
-from fileproxy.model import Answer, Ask, Body, BytesBody, FileBody, Headers, Target, Want, header, header_values, without
+from fileproxy.model import (
+    Answer,
+    Ask,
+    Body,
+    BytesBody,
+    FileBody,
+    Headers,
+    Target,
+    Want,
+    header,
+    header_values,
+    without,
+)
 from fileproxy.server.conditions import evaluate, select_ranges
 from fileproxy.server.ranged import SKIP_LIMIT, Ranged, skipped
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from fileproxy.errors import ClientError, ExpectationFailed, FileProxyError, Refused
+from fileproxy.errors import ClientError, FileProxyError
 from fileproxy.http.forwarded import client_view, request_id
 from fileproxy.http.problem import problem, proxy_status
 from fileproxy.http.targets import parse_target
@@ -65,7 +65,9 @@ class Handler:
             return await self._fail(request, trip, error)
         except Exception:  # a bug of ours: named, logged with its traceback, and the client told
             service.logs.event("error", "bug", id=trip.id, traceback=traceback.format_exc())
-            return await self._fail(request, trip, FileProxyError("FileProxy made a mistake; its error log says which."))
+            return await self._fail(
+                request, trip, FileProxyError("FileProxy made a mistake; its error log says which.")
+            )
 
     def _ask(self, request: web.Request, generation: Generation) -> Ask:
         """What the client wants and who it is. Raises BadTarget, ExpectationFailed."""

@@ -52,7 +52,9 @@ class Ranged:
 
     async def _cut_stream(self) -> AsyncIterator[bytes]:
         position = 0
-        todo = [(head, offset, offset + length) for head, (offset, length) in zip(self._heads, self._spans, strict=True)]
+        todo = [
+            (head, offset, offset + length) for head, (offset, length) in zip(self._heads, self._spans, strict=True)
+        ]
         todo.reverse()
         async for piece in self._source:
             if not isinstance(piece, bytes):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import ConfigurationError
@@ -53,19 +54,17 @@ class Reload:
         try:
             configured = masters.load()
         except ConfigurationError as error:
-            return conclude(master, "refused", problems=error.problems)
+            conclude(master, "refused", problems=error.problems)
+            return None
         change = difference(masters.configured, configured)
         if change.restart:
-            return conclude(
-                master,
-                "refused",
-                problems=[
-                    f"{key}: only a restart can change it (fileproxy stop, then serve)" for key in change.restart
-                ],
-            )
+            problems = [f"{key}: only a restart can change it (fileproxy stop, then serve)" for key in change.restart]
+            conclude(master, "refused", problems=problems)
+            return None
         changes = [f"{one.key}: {_shown(one.old)} → {_shown(one.new)}" for one in change.differences]
         if not changes:
-            return conclude(master, "unchanged")
+            conclude(master, "unchanged")
+            return None
         try:
             settings = masters.embedded.fit(configured)
             if set(change.rolling) - {WORKERS}:
@@ -73,7 +72,8 @@ class Reload:
             return InPlace(master, configured, settings, changes)
         except OSError as error:
             masters.embedded.retire(masters.configured)
-            return conclude(master, "refused", problems=[str(error)])
+            conclude(master, "refused", problems=[str(error)])
+            return None
 
     def step(self) -> bool:
         """Go on as far as possible. True when the reload is over."""
@@ -196,19 +196,17 @@ def worker_count(settings: Settings) -> int:
     return cpu_count() if wanted == "auto" else wanted
 
 
-def conclude(
-    master: Arbiter, outcome: str, changes: list[str] | None = None, problems: list[str] | None = None
-) -> None:
+def conclude(master: Arbiter, outcome: str, changes: Sequence[str] = (), problems: Sequence[str] = ()) -> None:
     """Say what became of a reload: in the log, and in the file that ``fileproxy reload`` waits for."""
     masters = master.masters
     before = masters.run_dir.read_outcome()
     number = before.number + 1 if before else 1
     generation = masters.plan.generation
-    for problem in problems or []:
+    for problem in problems:
         masters.say("error" if outcome == "refused" else "warning", f"reload_{outcome}", detail=problem)
     if outcome != "refused":
-        masters.say("info", f"reload_{outcome}", generation=generation, changes=changes or [])
-    masters.run_dir.write_outcome(Outcome(number, outcome, generation, changes or [], problems or []))
+        masters.say("info", f"reload_{outcome}", generation=generation, changes=list(changes))
+    masters.run_dir.write_outcome(Outcome(number, outcome, generation, list(changes), list(problems)))
 
 
 def _shown(value: object) -> object:

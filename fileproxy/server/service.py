@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fileproxy.clock import Clock
-from fileproxy.guard.load import Load
 from fileproxy.http.forwarded import Networks
-from fileproxy.model import Answer, Counters, Want
+from fileproxy.model import Answer, Counters, Load, Want
 from fileproxy.server.routing import RouteTable
 from fileproxy.settings import Settings, schema
 
@@ -18,6 +17,8 @@ class Fetcher(Protocol):
     """An upstream, as the trip sees it."""
 
     async def fetch(self, want: Want) -> Answer: ...
+
+    async def close(self) -> None: ...
 
 
 class LogLines(Protocol):

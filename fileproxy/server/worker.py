@@ -61,6 +61,8 @@ class Housing(Protocol):
 
     def protocol(self) -> asyncio.Protocol: ...
 
+    def prepare_listener(self, listener: socket.socket) -> object: ...
+
     async def apply(self, settings: Settings, generation: int) -> None: ...
 
     def drain(self) -> None: ...
@@ -160,6 +162,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             await house.open()
             for listener in self.sockets:
                 sock: socket.socket = getattr(listener, "sock", listener)  # gunicorn wraps its own
+                house.prepare_listener(sock)
                 backlog = settings.server.backlog
                 servers.append(await loop.create_server(house.protocol, sock=sock, backlog=backlog))
             self.booted = True

@@ -102,7 +102,7 @@ def _noise(path: Path) -> None:
     path.write_bytes(os.urandom(LAYOUT.size_bytes))
 
 
-def _cell(cell: int, value: int) -> None | object:
+def _cell(cell: int, value: int) -> object | None:
     def damage(path: Path) -> None:
         with path.open("r+b") as file:
             file.seek(cell * 8)

@@ -31,7 +31,6 @@ CASES = [
 ]
 
 
-
 @pytest.mark.parametrize(("line", "status"), CASES)
 async def test_an_origin_that_ignores_conditions(house: OpenHouse, origin: Origin, line: str, status: int) -> None:
     head = f"HTTP/1.1 200 OK\r\nETag: {FILE.etag}\r\nLast-Modified: {SAME}\r\nContent-Length: {FILE.size}\r\n\r\n"

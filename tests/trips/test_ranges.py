@@ -121,7 +121,15 @@ async def test_range_on_head_is_ignored(house: OpenHouse, origin: Origin) -> Non
 
 @pytest.mark.parametrize(
     "lie",
-    [f"bytes 1-10/{SIZE}", "bytes 0-9/5", "bytes 9-0/100", "bytes */100", "chunks 0-9/100", "bytes 0-8/100", "nonsense"],
+    [
+        f"bytes 1-10/{SIZE}",
+        "bytes 0-9/5",
+        "bytes 9-0/100",
+        "bytes */100",
+        "chunks 0-9/100",
+        "bytes 0-8/100",
+        "nonsense",
+    ],
 )
 async def test_a_lying_content_range_is_never_passed_on(house: OpenHouse, origin: Origin, lie: str) -> None:
     origin.script("/f", Reply(FILE, content_range=lie))
