@@ -165,9 +165,11 @@ def descriptors() -> dict[int, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            what = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             continue  # the one that lists the folder
+        if what != os.devnull:  # libuv keeps one open for each loop that ever listened
+            found[int(name)] = what
     return found
 
 

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from tests.origin.play import Gate, Plan, Reply, Wait, plan
 
@@ -95,8 +95,7 @@ class Wire(asyncio.Protocol):
     # --- what the event loop tells -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from asyncio's
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._writable.set()
         transport.set_write_buffer_limits(high=_PIECE)

@@ -32,6 +32,8 @@ def folder(short_path: Path) -> Iterator[Path]:
     (served / "up").symlink_to("..")
     (served / "inside").symlink_to("file.txt")
     os.mkfifo(served / "pipe")
+    for file in (served / "file.txt", served / "sub" / "a b.bin"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))  # old enough for a strong ETag
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(served / "socket"))
         yield served
