@@ -2,7 +2,7 @@
 
 * ``arbiter.py`` ``reload.py`` ``control.py`` ``listeners.py``  the master process, reloads, the run folder
 * ``worker.py``      one worker process and its signals
-* ``connections.py`` ``front.py`` ``serving.py``  client connections: the protocol that owns them, aiohttp's handler behind
+* ``connections.py`` ``front.py`` ``serving.py``  client connections: their protocol, aiohttp's handler behind it
 * ``heads.py`` ``framing.py``  is this one HTTP request, and where does it end (pure)
 * ``handler.py``     from a request to an ending that has a name;  ``trip.py``  what is noted of it
 * ``routing.py``     host and path → route;  ``operators.py``  our own pages;  ``cors.py``

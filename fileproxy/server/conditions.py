@@ -1,7 +1,7 @@
 """Preconditions and ranges (RFC 9110 §13, §14): what of a complete 200 the client gets. Pure.
 
-A local folder knows neither, so all of it is evaluated here (:func:`evaluate`). An HTTP upstream has judged the
-conditions itself; when it answered 200 to a Range, only the range is cut out (:func:`select_ranges`).
+A local folder knows neither, and an HTTP upstream may not have looked: its 200 or 206 is judged again by the validators
+it carries. Evaluating twice is harmless, because a condition the upstream found true is true here as well.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ def evaluate(method: str, request_headers: Headers, response_headers: Headers, s
     ``response_headers`` are those of the 200 that would be sent (ETag, Last-Modified, Date), ``size`` is its length,
     ``now`` is in seconds since the epoch and stands for Date when there is none.
     """
+    stops = precondition(method, request_headers, response_headers, now)
+    return stops or select_ranges(method, request_headers, response_headers, size, now)
+
+
+def precondition(method: str, request_headers: Headers, response_headers: Headers, now: float) -> Decision | None:
+    """Steps 1 to 4: the 412 or 304 that ends the request, or None when it goes on."""
     if not _may_change(request_headers, response_headers, now):
         return Decision(412)
     if _is_known(method, request_headers, response_headers, now):
         return Decision(304 if method in ("GET", "HEAD") else 412)
-    return select_ranges(method, request_headers, response_headers, size, now)
+    return None
 
 
 def _may_change(request: Headers, response: Headers, now: float) -> bool:
@@ -92,6 +98,21 @@ def _if_range_holds(request: Headers, response: Headers, now: float) -> bool:
         return False
     date = header(response, "Date")
     return last_modified_is_strong(modified, int(now) if date is None else parse_date(date, now))
+
+
+def denies_if_range(request: Headers, response: Headers, now: float) -> bool:
+    """Whether a 206 shows by its own validator that If-Range did not hold: its bytes are of another version.
+
+    A 206 may leave out Last-Modified (§15.3.7); what is not said denies nothing.
+    """
+    values = header_values(request, "If-Range")
+    if len(values) != 1:
+        return False
+    if (tag := parse_etag(values[0])) is not None:
+        current = parse_etag(header(response, "ETag"))
+        return current is not None and current.tag != tag.tag
+    given, modified = parse_date(values[0], now), parse_date(header(response, "Last-Modified"), now)
+    return given is not None and modified is not None and given != modified
 
 
 def _only_date(headers: Headers, name: str, now: float) -> int | None:

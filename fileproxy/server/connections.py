@@ -1,7 +1,7 @@
 """All client connections of a worker: how many may be, the look at the clock once a second, and the draining.
 
-Whoever comes when there are too many gets a 503 without a handler being made. The kernel gives the lowest free number to
-a new descriptor, so a high number means that nearly all are in use: then too, before ``accept`` begins to fail.
+Whoever comes when there are too many gets a 503 without a handler being made. The kernel gives the lowest free number
+to a new descriptor, so a high number means that nearly all are in use: then too, before ``accept`` begins to fail.
 """
 
 from __future__ import annotations
@@ -179,5 +179,5 @@ class Connections:
             front.abort(ending)
         if tasks:
             await asyncio.wait(tasks)
-        while self._open or self._turned_away:
+        while self._open or self._turned_away:  # noqa: ASYNC110  (one turn or two: connection_lost is already scheduled)
             await asyncio.sleep(0)

@@ -82,7 +82,7 @@ class Delivery:
                 yield data
 
     async def _read(self, piece: FileSlice, offset: int, length: int) -> bytes:
-        """One read in a thread. The descriptor is duplicated, so that a cancelled download may close its own at once."""
+        """One read in a thread. The descriptor is duplicated: a cancelled download may close its own at once."""
         duplicate = os.dup(piece.descriptor)
         job = self._readers.submit(_read_and_close, duplicate, offset, length, piece.stamp)
         try:

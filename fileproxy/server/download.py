@@ -22,12 +22,13 @@ async def download(
     request: web.Request,
     ask: Ask,
     trip: Trip,
+    *,
     generation: Generation,
     service: Service,
     delivery: Delivery,
     cors: RouteCors,
 ) -> Reply:
-    """Serve one ask to its end. Raises a FileProxyError when it cannot; ``trip.reply`` tells whether a head went out."""
+    """Serve one ask to its end. Raises a FileProxyError when it cannot; ``trip`` tells whether a head went out."""
     settings = generation.settings
 
     match = generation.routes.match(ask.host, ask.target)

@@ -1,4 +1,4 @@
-"""What changes hands at the two ends of the trip (pure): the ask as the upstream gets it, the answer as the client does.
+"""What changes hands at the ends of the trip (pure): the ask as the upstream gets it, the answer as the client does.
 
 Upstream headers pass unchanged but for hop-by-hop ones; what we add is listed in ``downstream``.
 """
@@ -27,7 +27,7 @@ from fileproxy.model import (
     header_values,
     without,
 )
-from fileproxy.server.conditions import evaluate, select_ranges
+from fileproxy.server.conditions import Decision, denies_if_range, precondition, select_ranges
 from fileproxy.server.ranged import SKIP_LIMIT, Ranged, skipped
 
 # Said by ourselves (forwarding headers, Want.body, Range after parsing), or settled on this hop.
@@ -70,39 +70,54 @@ class Selected:
 
 
 def select(ask: Ask, answer: Answer, now: float) -> Selected:
-    """Apply the ask's conditions and ranges as far as the upstream did not.
+    """Apply the ask's conditions and ranges as far as the upstream did not (RFC 9110 §13.2.2).
 
-    A local file knows neither: all of RFC 9110 §13.2.2 is evaluated here. An HTTP upstream has evaluated the
-    conditions; only when it answered 200 to a Range is the range cut out here, when it starts near enough.
+    A local file knows neither. An HTTP upstream may have ignored the conditions: they are judged again by the
+    validators of its answer. When it answered 200 to a Range, the range is cut out here if it starts near enough.
     """
-    check_partial(ask, answer)
+    check_partial(ask, answer, now)
     as_it_is = Selected(answer.status, answer.reason, answer.headers, answer.body, _announced(ask, answer))
-    if answer.status != 200 or ask.method not in ("GET", "HEAD") or (size := as_it_is.length) is None:
+    if answer.status not in (200, 206) or ask.method not in ("GET", "HEAD"):
         return as_it_is
     local = isinstance(answer.body, FileBody)
-    decide = evaluate if local else select_ranges
-    decision = decide(ask.method, ask.headers, answer.headers, size, now)
-    if decision.status == 206 and (local or skipped(decision.spans) <= SKIP_LIMIT):
-        return _partial(answer, decision.spans, size)
+    decision = None
+    if local or _validators(answer.headers):
+        decision = precondition(ask.method, ask.headers, answer.headers, now)
+    size = as_it_is.length
+    if decision is None and answer.status == 200 and size is not None:
+        decision = select_ranges(ask.method, ask.headers, answer.headers, size, now)
+        if decision.status == 206 and (local or skipped(decision.spans) <= SKIP_LIMIT):
+            return _partial(answer, decision.spans, size)
+    return as_it_is if decision is None else _without_bytes(answer, decision, size) or as_it_is
+
+
+def _validators(headers: Headers) -> bool:
+    return header(headers, "etag") is not None or header(headers, "last-modified") is not None
+
+
+def _without_bytes(answer: Answer, decision: Decision, size: int | None) -> Selected | None:
+    """The 304, 412 or 416 that was decided; None for a decision to send bytes."""
+    kept = without(answer.headers, _REPRESENTATION)
     if decision.status == 304:
-        kept = without(answer.headers, _REPRESENTATION)
         return Selected(304, "Not Modified", kept, BytesBody(), None)
     if decision.status == 412:
-        return Selected(412, "Precondition Failed", without(answer.headers, _REPRESENTATION), BytesBody(), 0)
+        return Selected(412, "Precondition Failed", kept, BytesBody(), 0)
     if decision.status == 416:
-        kept = (*without(answer.headers, _REPRESENTATION), ("Content-Range", f"bytes */{size}"))
-        return Selected(416, "Range Not Satisfiable", kept, BytesBody(), 0)
-    return as_it_is
+        unsatisfied = (*kept, ("Content-Range", f"bytes */{size}"))
+        return Selected(416, "Range Not Satisfiable", unsatisfied, BytesBody(), 0)
+    return None
 
 
-def check_partial(ask: Ask, answer: Answer) -> None:
-    """A single-range 206 must hold just what was asked (law 1). Raises BadAnswer."""
+def check_partial(ask: Ask, answer: Answer, now: float) -> None:
+    """A single-range 206 must hold just what was asked, of the version that was asked (law 1). Raises BadAnswer."""
     if answer.status != 206:
         return
     values = header_values(ask.headers, "range")
     spec = parse_ranges(values[0]) if ask.method == "GET" and len(values) == 1 else None
     if spec is None:
         raise BadAnswer("The upstream sent a part of the file although all of it was asked.")
+    if denies_if_range(ask.headers, answer.headers, now):
+        raise BadAnswer("The upstream sent a part of another version than If-Range asked for.")
     content_range = header(answer.headers, "content-range")
     if content_range is None:
         if (header(answer.headers, "content-type") or "").lower().startswith("multipart/byteranges"):

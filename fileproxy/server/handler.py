@@ -58,7 +58,15 @@ class Handler:
             ask = trip.ask = self._ask(request, generation)
             page = operators.page_of(ask.target.path, short_names=generation.settings.server.short_names)
             if page is None:
-                return await download(request, ask, trip, generation, service, self._delivery, self._cors)
+                return await download(
+                    request,
+                    ask,
+                    trip,
+                    generation=generation,
+                    service=service,
+                    delivery=self._delivery,
+                    cors=self._cors,
+                )
             status, headers, body = await operators.answer(page, ask, generation, service)
             return await self._say(request, trip, status, headers, body)
         except FileProxyError as error:

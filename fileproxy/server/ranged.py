@@ -27,7 +27,7 @@ def skipped(spans: Sequence[Span]) -> int:
 
 
 class Ranged:
-    """``spans`` of ``source``, ascending; before each span its part head (empty for a single range), at the end ``tail``."""
+    """``spans`` of ``source``, ascending; before each its part head (empty for a single range), at the end ``tail``."""
 
     framed = True
 
