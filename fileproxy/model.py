@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from fileproxy.errors import FileProxyError
 
@@ -282,3 +284,92 @@ class Counters(Protocol):
     def traffic(self, amount: int) -> None:
         """Body bytes that went to a client just now (feeds totals and the 60 s throughput window)."""
         ...
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored representation, without its bytes. Its blocks are named by ``rid`` and never change (law 1).
+
+    Times are seconds since the epoch. ``headers`` are as they may be sent again (RFC 9111 §3.1), ``Age`` not among them.
+    """
+
+    key: bytes  # 16 bytes it is found under (of the variant, where the answer varies)
+    rid: bytes  # 16 random bytes, one for each representation
+    url: str  # ``upstream/host/path?query``: what purges by prefix and reports go by
+    status: int
+    reason: str
+    headers: Headers
+    size: int  # bytes of the whole representation
+    block: int  # bytes of a block; the last one may be shorter
+    pinned: bool  # strong validator and known size: its bytes may be joined over several responses
+    requested_at: float  # when the request was sent that this answers (or that revalidated it)
+    received_at: float  # when its head came
+    age_s: float  # corrected_initial_age (RFC 9111 §4.2.3) at ``received_at``
+    ban: int = 0  # newest ban it was tested against
+    expired_at: float | None = None  # a soft purge: stale since then, whatever the headers say
+    tags: tuple[str, ...] = ()  # Cache-Tag, Surrogate-Key
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has; an empty file has none."""
+        return -(-self.size // self.block)
+
+    def length_of(self, index: int) -> int:
+        """Bytes of block ``index``."""
+        return min(self.block, self.size - index * self.block)
+
+
+class VaryRule(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands under a primary key whose answers vary: the request fields that choose among them (§4.1)."""
+
+    key: bytes
+    url: str
+    fields: tuple[str, ...]  # lower-case, sorted
+    ban: int = 0
+    stored_at: float = 0.0
+
+
+Record = Meta | VaryRule
+
+
+class Tier(Protocol):
+    """One level of the cache. Passive: it keeps what it is given and finds it again, or not.
+
+    Nothing raises for want of space, a broken disk or a missing server: ``None`` and ``False`` say so, ``statistics``
+    counts why. Every block handed out was checked against its checksum (law 10).
+    """
+
+    async def find(self, key: bytes) -> Record | None:
+        """The record under this key."""
+        ...
+
+    async def save(self, record: Record) -> bool:
+        """Keep a record, instead of an older one under its key."""
+        ...
+
+    async def held(self, meta: Meta) -> frozenset[int]:
+        """The blocks of this representation that are here."""
+        ...
+
+    async def read(self, meta: Meta, index: int, most: int) -> Piece | None:
+        """Block ``index`` as bytes, or it and up to ``most - 1`` that follow as one slice of a file.
+
+        The caller owns the descriptor of a slice.
+        """
+        ...
+
+    async def write(self, meta: Meta, index: int, data: bytes) -> bool:
+        """Keep one whole block."""
+        ...
+
+    async def drop(self, record: Record) -> None:
+        """Forget the record, and its blocks unless they serve another one."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """For ``/stats`` and ``/health``; ``status`` and ``detail`` in it when something is wrong."""
+        ...
+
+    async def close(self) -> None: ...

@@ -94,6 +94,11 @@ class Server(Row):
     name: Annotated[
         str, Meaning("1 to 64 letters, digits, ., _ or -"), StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     ] = Field("fileproxy", description="Our name in Via, Cache-Status and Proxy-Status.")
+    admin_token_file: Text = Field(
+        "var/admin_token",
+        description="File with the token that admin calls need; made at the first start, for its owner only.",
+        json_schema_extra=ROLLING,
+    )
     run_dir: Text = Field(
         "var/run", description="Folder for the pid file, counters and private sockets.", json_schema_extra=RESTART
     )
@@ -296,6 +301,18 @@ class Cors(Row):
         return self
 
 
+class Key(Row):
+    """What tells two files of a route apart."""
+
+    ignore_query: list[Text] = Field(
+        [], description="Query parameters that do not matter (`utm_*` too; `*` = the whole query)."
+    )
+    per_user: Token | None = Field(
+        None,
+        description="Request header whose value keeps users apart (Authorization): makes private answers storable.",
+    )
+
+
 class Route(Row):
     path: str = Field("/", description="Prefix of the paths it serves; begins and ends at a `/`.")
     hosts: list[
@@ -313,6 +330,20 @@ class Route(Row):
     cors: Annotated[Annotated[Cors, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
         "off", description="Which web pages on other origins may read the files."
     )
+    cache: Auto | Off | Duration = Field(
+        "auto",
+        description="auto = as the answers say (RFC 9111); off; or a time that answers stay fresh, whatever they say.",
+    )
+    key: Key = Field(Key(), description="Cache key: what of a request tells files apart.")
+    ignore_request: Switch = Field(
+        False,
+        description="Ignore Cache-Control and Pragma of requests: a browser's reload costs the origin nothing.",
+    )
+    negative: Duration = Field(
+        0.0,
+        description="How long 404, 405, 410, 414 and 501 without a lifetime of their own stay fresh; 0 = not kept.",
+    )
+    max_object: Size | Off = Field("off", description="Larger files are passed through and not kept.")
 
     @field_validator("path")
     @classmethod
@@ -328,10 +359,53 @@ class Route(Row):
         return path
 
 
+class RedisTier(Row):
+    max_object: Size = Field(1024**2, le=16 * 1024**2, description="Largest object kept in the shared store.")
+    max_entries: Whole = Field(10000, ge=0, description="Most objects kept there, over all machines; the oldest go.")
+
+
+class DiskTier(Row):
+    path: Text = Field("var/cache", description="Folder of the disk tier.", json_schema_extra=ROLLING)
+    size: Size = Field(10 * 1024**3, description="Bytes it may take.")
+    min_free: Size = Field(
+        256 * 1024**2, description="Bytes of its file system that stay free; below, it stores nothing."
+    )
+    scrub: Size = Field(4 * 1024**2, description="Bytes a second re-read in the background to find damage; 0 = never.")
+
+
+class Cache(Row):
+    """What is kept of answers, and where."""
+
+    block: Annotated[Size, Ge(64 * 1024), Le(16 * 1024**2)] = Field(
+        1024**2, description="Unit of caching, integrity and repair.", json_schema_extra=ROLLING
+    )
+    memory: Size = Field(
+        256 * 1024**2, description="Memory tier of the whole machine, divided by the workers; 0 = none."
+    )
+    memory_check: Positive = Field(10.0, description="How often memory pressure is looked at.")
+    window: Annotated[Size, Ge(256 * 1024)] = Field(
+        8 * 1024**2, description="How far ahead of its fastest reader a fill may run, and what it holds at most."
+    )
+    fill_after_abort: Size = Field(
+        4 * 1024**2, description="A fill that nobody waits for any more goes on when at most this much is missing."
+    )
+    redis: Annotated[Annotated[RedisTier, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        RedisTier(), description="Small objects in the shared store, or `off`."
+    )
+    disk: Annotated[Annotated[DiskTier, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        DiskTier(), description="Blocks on disk, or `off`.", json_schema_extra=ROLLING
+    )
+
+
 class Redis(Row):
     url: str = Field(
         "embedded",
         description="embedded, off, redis://, rediss:// or unix:// of the store that machines share.",
+        json_schema_extra=ROLLING | SECRET,
+    )
+    secret: Text | None = Field(
+        None,
+        description="Key that proves records of the shared store genuine, the same on all machines; null = one is made.",
         json_schema_extra=ROLLING | SECRET,
     )
     pool: Whole = Field(150, ge=1, description="Most connections a worker opens to it.")
@@ -386,6 +460,7 @@ class Settings(Row):
     routes: list[Route] = Field(
         [], description="Which upstream serves what. Empty = everything from the only (or the one named files)."
     )
+    cache: Cache = Field(Cache(), description="What is kept of answers, and where.")
     redis: Redis = Field(Redis(), description="The store that machines share; never required.")
     logs: Logs = Field(Logs(), description="Where log lines go.")
 
