@@ -8,8 +8,9 @@
 # starts over. Two at the same time wait for each other. Failure returns 1 with one sentence on stderr.
 # shellcheck shell=bash
 
-# Prints the first Python >= 3.11 ($PYTHON before those on PATH) that truly runs (version managers leave shims on PATH that only fail) and can make
-# an environment with pip: with ensurepip, or with a pip of its own that can install into another (>= 22.3).
+# Prints the first Python >= 3.11 ($PYTHON before those on PATH) that truly runs (version managers leave shims on PATH
+# that only fail) and can make an environment with pip: with ensurepip, or with a pip of its own that can install into
+# another (>= 22.3).
 find_python() {
     local name path
     for name in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -82,7 +83,8 @@ _venv_make() {
     _venv_stamp "$folder" "$requirements" >"$folder/.venv/.stamp.new" &&
         mv "$folder/.venv/.stamp.new" "$folder/.venv/.stamp-$requirements" || return 1
     # The dev file includes the other one, which is thereby fresh as well.
-    [ "$requirements" = requirements.txt ] || _venv_stamp "$folder" requirements.txt >"$folder/.venv/.stamp-requirements.txt"
+    [ "$requirements" = requirements.txt ] ||
+        _venv_stamp "$folder" requirements.txt >"$folder/.venv/.stamp-requirements.txt"
 }
 
 ensure_venv() {
