@@ -150,6 +150,12 @@ class TlsFailed(UpstreamError):
     proxy_error = "tls_protocol_error"
 
 
+class TlsCertificate(TlsFailed):
+    """The certificate is not vouched for, has expired, or is another name's (RFC 9209 §2.3.19)."""
+
+    proxy_error = "tls_certificate_error"
+
+
 class UpstreamReset(UpstreamError):
     """The connection broke before or within the answer's head, or inside its body."""
 

@@ -44,7 +44,7 @@ def translate(error: BaseException, address: str) -> errors.FileProxyError:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return errors.DnsFailed(f"{address}: the name could not be resolved ({_reason(error.os_error)})")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return errors.TlsFailed(f"{address}: TLS failed ({_tls_reason(error)})")
+        return _tls_failed(error, address)
     if isinstance(error, TimeoutError) and not getattr(error, "errno", None):
         return errors.ConnectTimeout(f"{address}: no connection in time")
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -82,9 +82,12 @@ def _broken_body(error: aiohttp.ClientPayloadError, address: str) -> errors.Upst
     return errors.BadAnswer(f"{address}: the body is not valid HTTP ({_short(str(error))})")
 
 
-def _tls_reason(error: BaseException) -> str:
+def _tls_failed(error: BaseException, address: str) -> errors.TlsFailed:
     inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    return _short(getattr(inner, "verify_message", None) or getattr(inner, "reason", None) or str(inner))
+    reason = _short(getattr(inner, "verify_message", None) or getattr(inner, "reason", None) or str(inner))
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return errors.TlsCertificate(f"{address}: the certificate was refused ({reason})")
+    return errors.TlsFailed(f"{address}: TLS failed ({reason})")
 
 
 def _reason(error: BaseException) -> str:
