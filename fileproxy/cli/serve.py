@@ -58,8 +58,10 @@ def serve(  # noqa: PLR0917 (typer calls it by name)
     Arbiter(Application(masters)).run()
 
 
-def prepare(config: Path | None, env: Mapping[str, str], sets: list[str], flags: Mapping[str, object]) -> Masters:
-    """Everything the master needs, opened: run folder, logs, listeners, embedded parts.
+def prepare(
+    config: Path | None, env: Mapping[str, str], sets: list[str], flags: Mapping[str, object], *, listening: bool = True
+) -> Masters:
+    """Everything the master needs, opened: run folder, logs, listeners (or none), embedded parts.
 
     Raises ConfigurationError, AlreadyRunning, OSError.
     """
@@ -92,7 +94,7 @@ def prepare(config: Path | None, env: Mapping[str, str], sets: list[str], flags:
         counters = Page.create(run_dir.path / COUNTERS, MASTER, SystemClock())
         logs = Logs(configured.logs, counters=counters, facts={"pid": os.getpid(), "worker": MASTER})
         server = configured.server
-        listeners = listen(server.host, server.port, server.backlog)
+        listeners = listen(server.host, server.port, server.backlog) if listening else []
         embedded = Embedded(run_dir.path, FILES, logs.event)
         settings = embedded.fit(configured)
         run_dir.write_settings(1, settings)

@@ -55,6 +55,11 @@ class Masters:
     reopen_logs: Callable[[], None]
     ready: Callable[[str], None]  # called once with the URL when all workers accept
 
+    def close(self) -> None:
+        """End the embedded children and free the run folder. Only in the master, at its end."""
+        self.embedded.close()
+        self.run_dir.unlock()
+
 
 class Application(BaseApplication):  # type: ignore[misc]
     """gunicorn's view of it. Nothing of gunicorn's own configuration files, flags or environment is read."""
@@ -62,10 +67,6 @@ class Application(BaseApplication):  # type: ignore[misc]
     def __init__(self, masters: Masters) -> None:
         self.masters = masters
         super().__init__()
-
-    @property
-    def plan(self) -> Plan:
-        return self.masters.plan
 
     def load_config(self) -> None:
         values = {
@@ -90,14 +91,19 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     LISTENERS: list[socket.socket]
     WORKERS: dict[int, Worker]
+    always_rolls = False  # whether HUP replaces the workers even when the change needs no new ones
 
     def __init__(self, app: Application) -> None:
-        self.WORKERS = {}
-        self.pid = os.getpid()
         super().__init__(app)
         self.log.say = app.masters.say
-        self.masters = app.masters
-        self.LISTENERS = app.masters.listeners
+        self.begin(app.masters)
+
+    def begin(self, masters: Masters) -> None:
+        """What a new master starts with, beside what gunicorn's has."""
+        self.pid = os.getpid()
+        self.masters = masters
+        self.LISTENERS = masters.listeners
+        self.WORKERS = {}
         self.batch = 0  # workers of this number serve; others are leaving or about to take over
         self.reload_again = False
         self.reloading: Reload | None = None
@@ -105,6 +111,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self._ending = False
         self._backoff = Backoff()
         self._spawn_at = 0.0
+        self._shown: Status | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -117,8 +124,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             super().run()
         finally:
             if os.getpid() == self.pid:  # a forked worker passes here too
-                self.masters.embedded.close()
-                self.masters.run_dir.unlock()
+                self.masters.close()
 
     def stop(self, graceful: bool = True) -> None:
         """Close the door, let workers leave, and return when the last has gone."""
@@ -193,7 +199,6 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                 self.spawn_worker()
         if self.reloading is not None and self.reloading.step():
             self.reloading = None
-            self.write_status()
             if self.reload_again:
                 self.reload_again = False
                 self.reloading = Reload.begin(self)
@@ -203,6 +208,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             self.write_status()
             systemd.sd_notify("READY=1", self.log)
             self.masters.ready(self.url)
+        elif self._stood:
+            self.write_status()
 
     def spawn_worker(self, batch: int | None = None) -> int:
         """Fork a worker of the current batch (or of ``batch``). Returns its pid; in the child it never returns."""
@@ -272,18 +279,20 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         return url_of(self.masters.plan.settings.server.host, self.LISTENERS)
 
     def write_status(self) -> None:
-        draining = [worker.pid for worker in self.WORKERS.values() if worker.leaving]
-        self.masters.run_dir.write_status(
-            Status(
-                pid=self.pid,
-                started_at=self.masters.plan.started_at,
-                url=self.url,
-                generation=self.masters.plan.generation,
-                workers=[worker.pid for worker in self.serving()],
-                draining=draining,
-                restarted={child.name: child.restarts for child in self.masters.embedded.children},
-            )
+        """Say in the run folder how things stand, when that has changed."""
+        plan = self.masters.plan
+        status = Status(
+            pid=self.pid,
+            started_at=plan.started_at,
+            url=self.url,
+            generation=plan.generation,
+            workers=[worker.pid for worker in self.serving()],
+            draining=[worker.pid for worker in self.WORKERS.values() if worker.leaving],
+            restarted={child.name: child.restarts for child in self.masters.embedded.children},
         )
+        if status != self._shown:
+            self.masters.run_dir.write_status(status)
+            self._shown = status
 
     def take_plan(self, settings: Settings, generation: int) -> None:
         """What workers forked from now on get."""

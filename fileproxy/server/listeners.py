@@ -41,7 +41,10 @@ def listen(host: str, port: int, backlog: int, beside: list[socket.socket] | Non
 
 def url_of(host: str, sockets: list[socket.socket]) -> str:
     """A URL under which this machine reaches the sockets."""
-    port = sockets[0].getsockname()[1]
+    name = sockets[0].getsockname()
+    if isinstance(name, str):  # plain gunicorn's `-b unix:…`
+        return f"unix:{name}"
+    port = name[1]
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 (all interfaces is what the operator asked for)
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

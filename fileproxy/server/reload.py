@@ -62,12 +62,12 @@ class Reload:
             conclude(master, "refused", problems=problems)
             return None
         changes = [f"{one.key}: {_shown(one.old)} → {_shown(one.new)}" for one in change.differences]
-        if not changes:
+        if not changes and not master.always_rolls:
             conclude(master, "unchanged")
             return None
         try:
             settings = masters.embedded.fit(configured)
-            if set(change.rolling) - {WORKERS}:
+            if master.always_rolls or set(change.rolling) - {WORKERS}:
                 return Rolling(master, configured, settings, changes, change)
             return InPlace(master, configured, settings, changes)
         except OSError as error:

@@ -103,7 +103,7 @@ def new_loop(settings: Settings) -> tuple[asyncio.AbstractEventLoop, bool]:
 
 
 class Worker(base.Worker):  # type: ignore[misc]
-    """For gunicorn's ``worker_class``. The application's ``wsgi()`` must be a ``Build``, its ``plan`` the ``Plan``."""
+    """For gunicorn's ``worker_class``. Its application gives a ``Build`` by ``wsgi()`` and the ``Plan`` by ``masters.plan``."""
 
     plan: Plan
     # What the master knows of it:
@@ -242,7 +242,7 @@ def _sentence(error: BaseException) -> str:
 
 def plan_of(app: Any) -> Plan:
     """The plan an application carries; a clear error when gunicorn was started with another configuration."""
-    plan = getattr(app, "plan", None)
+    plan = getattr(getattr(app, "masters", None), "plan", None)
     if not isinstance(plan, Plan):
         raise RuntimeError("FileProxy's worker needs `gunicorn -c gunicorn.conf.py` or `fileproxy serve`")
     return plan
