@@ -109,7 +109,7 @@ def nearest(place: Sequence[str | int], known: Iterable[str] = ()) -> str | None
     if found := difflib.get_close_matches(word, siblings, 1, 0.6):
         return dotted([*above, found[0]])
     everywhere: dict[str, str] = {}  # last name → whole key; the first, shallowest one stays
-    for option in sorted(_all(options()), key=lambda one: one.key.count(".")):
+    for option in sorted(every(options()), key=lambda one: one.key.count(".")):
         everywhere.setdefault(option.key.rpartition(".")[2], option.key)
     everywhere.pop("*", None)
     if found := difflib.get_close_matches(word, everywhere, 1, 0.75):
@@ -119,11 +119,12 @@ def nearest(place: Sequence[str | int], known: Iterable[str] = ()) -> str | None
     return None
 
 
-def _all(option: Option) -> Iterator[Option]:
+def every(option: Option) -> Iterator[Option]:
+    """The option and everything below it, but for the root itself."""
     if option.key:
         yield option
     for one in [*option.fields.values(), *([option.item] if option.item else [])]:
-        yield from _all(one)
+        yield from every(one)
 
 
 # --- reading the models -----------------------------------------------------------------------------------------------

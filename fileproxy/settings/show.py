@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from fileproxy.settings.options import Place, dotted, options
+from fileproxy.settings.options import Option, Place, dotted, every, options
 from fileproxy.settings.schema import Mirror, Settings, Upstream
 
 MASK = "***"
@@ -48,28 +48,32 @@ def flat(settings: Settings) -> dict[str, tuple[Place, Any]]:
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the file, for editors: units, short forms, and what a change needs."""
     root = Settings.model_json_schema()
-    for definition in [root, *root["$defs"].values()]:
-        for name, field in list(definition.get("properties", {}).items()):
-            apply, secret = field.pop("apply", None), field.pop("secret", False)
-            field["description"] = field.get("description", "") + _APPLIES.get(apply, "")
-            if secret and field.get("type") == "string":
-                definition["properties"][f"{name}_file"] = {
-                    "type": "string",
-                    "description": f"File that holds the value of `{name}`.",
-                }
     definitions = root["$defs"]
+    rows = {one.model: one for one in [options(), *every(options())] if one.model is not None}
+    for model, row in rows.items():
+        defaults = model.model_construct().model_dump(mode="json", warnings=False)
+        properties = (root if model is Settings else definitions[model.__name__])["properties"]
+        for name, option in row.fields.items():
+            properties[name] = _field(properties[name], option, defaults.get(name))
+            if option.secret and option.kind == "value":
+                about = f"File that holds the value of `{name}`."
+                properties[f"{name}_file"] = {"type": "string", "description": about}
     url = definitions[Mirror.__name__]["properties"]["url"]
     servers = definitions[Upstream.__name__]["properties"]["servers"]
     definitions[Mirror.__name__] = {"anyOf": [definitions[Mirror.__name__], url]}
     definitions[Upstream.__name__] = {"anyOf": [definitions[Upstream.__name__], servers, url]}
-    # A group with nothing below it is what is left when all its lines are comments.
-    for name, field in root["properties"].items():
-        if name != "profile":
-            root["properties"][name] = {
-                "description": field.pop("description", ""),
-                "anyOf": [{key: one for key, one in field.items() if key != "default"}, {"type": "null"}],
-            }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "FileProxy configuration"}
+
+
+def _field(field: dict[str, Any], option: Option, default: Any) -> dict[str, Any]:
+    """One option's schema: what a change needs, its default as people write it, and null for a group left empty."""
+    kept = {key: one for key, one in field.items() if key not in ("apply", "secret", "description", "default")}
+    about = {"description": option.description + _APPLIES.get(str(field.get("apply")), "")}
+    if option.default is ...:
+        return {**about, **kept}
+    if option.kind != "value":  # a group with nothing below it is what is left when all its lines are comments
+        kept = {"anyOf": [kept, {"type": "null"}]}
+    return {**about, **kept} if option.kind == "row" else {**about, "default": default, **kept}
 
 
 def masked(value: Any, place: Place) -> Any:
