@@ -103,7 +103,7 @@ def new_loop(settings: Settings) -> tuple[asyncio.AbstractEventLoop, bool]:
 
 
 class Worker(base.Worker):  # type: ignore[misc]
-    """For gunicorn's ``worker_class``. Its application gives a ``Build`` by ``wsgi()`` and the ``Plan`` by ``masters.plan``."""
+    """For gunicorn's ``worker_class``. Its application's ``wsgi()`` is a ``Build``, ``masters.plan`` the ``Plan``."""
 
     plan: Plan
     # What the master knows of it:
