@@ -149,6 +149,8 @@ def without_upgrade(raw: bytes) -> bytes:
 
 
 def _check_limits(raw: bytes, limits: HeadLimits) -> None:
+    if raw.endswith(b"\r"):  # half of a line end that is still to come
+        raw = raw[:-1]
     end = raw.find(b"\r\n")
     if (end if end >= 0 else len(raw)) > limits.request_line:
         raise BadHead(414, f"The request line is longer than {limits.request_line} bytes.")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,11 +40,12 @@ def test_kept_byte_for_byte(raw: str, path: str, query: str | None) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        "", "a", "?x", "*", "*/", "example.org:443", "ftp://a/b", "http:/a", "http:///a", "http://u:p@a/b", "http://a:x/",
-        "http://a:65536/", "http://[::1/", "http://a b/", "/a b", "/a\tb", "/a\x00", "/a\x7f", "/a#b", "/#", "/é", "/\udcff",
-        "/.", "/..", "/./a", "/../a", "/a/.", "/a/..", "/a/../b", "/%2e", "/%2E%2e/a", "/.%2e/a", "/a/%2e%2e", "/a%2f..",
-        "/a%2f%2e%2e%2fb", "/..%2fa", "/..%5ca", "/a%5c..", "/a\\..\\b", "/a\\b", "/a%5cb", "/a%5Cb", "/%00", "/a%00b",
-        "/%", "/%z", "/%zz", "/%2", "/a%2", "/..;/a", "/a/..;x=y/b", "/.;/a", "/%2e%2e;/a",
+        "", "a", "?x", "*", "*/", "example.org:443", "ftp://a/b", "http:/a", "http:///a", "http://u:p@a/b",
+        "http://a:x/", "http://a:65536/", "http://[::1/", "http://a b/", "/a b", "/a\tb", "/a\x00", "/a\x7f", "/a#b",
+        "/#", "/é", "/\udcff", "/.", "/..", "/./a", "/../a", "/a/.", "/a/..", "/a/../b", "/%2e", "/%2E%2e/a",
+        "/.%2e/a", "/a/%2e%2e", "/a%2f..", "/a%2f%2e%2e%2fb", "/..%2fa", "/..%5ca", "/a%5c..", "/a\\..\\b", "/a\\b",
+        "/a%5cb", "/a%5Cb", "/%00", "/a%00b", "/%", "/%z", "/%zz", "/%2", "/a%2", "/..;/a", "/a/..;x=y/b", "/.;/a",
+        "/%2e%2e;/a",
     ],
 )  # fmt: skip
 def test_refused(raw: str) -> None:
@@ -102,10 +105,8 @@ def test_what_is_accepted_cannot_climb(raw: str) -> None:
 @given(st.binary(max_size=20))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     raw = "/" + data.decode("utf-8", "surrogateescape")
-    try:
+    with contextlib.suppress(BadTarget):
         assert str(parse_target(raw, "GET")[0]) == raw
-    except BadTarget:
-        pass
 
 
 @given(st.binary(min_size=1, max_size=20))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def test_every_duration_has_the_one_bucket_whose_bounds_hold_it(seconds: float) 
 def test_the_buckets_reach_from_ten_microseconds_to_a_thousand_seconds_in_steps_of_a_tenth() -> None:
     assert BOUNDS[0] == 1e-5
     assert BOUNDS[-1] >= 1000
-    assert all(b / a == pytest.approx(1.1) for a, b in zip(BOUNDS, BOUNDS[1:], strict=False))
+    assert all(b / a == pytest.approx(1.1) for a, b in itertools.pairwise(BOUNDS))
 
 
 def test_nothing_counted_gives_zeros() -> None:

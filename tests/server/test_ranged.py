@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,7 @@ class Stream:
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self.length = len(data)
         edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-        self._pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if a != b]
+        self._pieces = [data[a:b] for a, b in itertools.pairwise(edges) if a != b]
         self.closed = 0
         self.read = 0
 
