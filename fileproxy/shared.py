@@ -142,7 +142,10 @@ class SharedStore:
             # Connections from before the failure may hold half an answer or a dead peer.
             if self._redis is None:
                 return
-            await self._redis.connection_pool.disconnect()
+            try:
+                await self._redis.connection_pool.disconnect()
+            except (RedisError, OSError, TimeoutError) as error:  # one that cannot even be closed: it is forgotten
+                self._why = _sentence(error)
             if await self._ping():
                 return
             pause = min(pause * 2, LONGEST_PAUSE_S)

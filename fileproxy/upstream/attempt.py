@@ -40,7 +40,7 @@ class Attempt:
         self._deadline: asyncio.Timeout | None = None
         self.timings: dict[str, float] = {}
         self.reused = False
-        self.upload_error: BaseException | None = None
+        self.upload_error: Exception | None = None
 
     def deadline(self) -> asyncio.Timeout:
         """To be entered around the whole try; the phases move it."""
@@ -82,7 +82,7 @@ class Attempt:
                 self._allow(self._patience.idle_s)
                 yield piece
                 self._allow(None)
-        except BaseException as error:
+        except Exception as error:  # not a cancellation: that is aiohttp giving the upload up, because the answer came
             self.upload_error = error
             raise
         if self._phase == "upload":

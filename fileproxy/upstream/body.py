@@ -84,10 +84,11 @@ class HttpBody:
             else:
                 data = await self._wait()
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            if self._received == self.length:
-                data = b""  # all is here; how the connection ended afterwards changes nothing (aiohttp issue 13348)
-            else:
+            # aiohttp raises before it hands on what had come in time; the next read finds the error again.
+            data = content._read_nowait(-1)  # noqa: SLF001 - read_nowait() raises, too
+            if not data and self._received != self.length:
                 raise translate(error, self._address) from error
+            # All is here; how the connection ended afterwards changes nothing (aiohttp issue 13348).
         if not data:
             if self.length is not None and self._received != self.length:
                 raise Truncated(f"{self._address}: {self._received} of {self.length} bytes came")

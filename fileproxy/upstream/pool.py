@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fileproxy.clock import Clock
-from fileproxy.errors import FileProxyError, RedirectRefused
+from fileproxy.errors import FileProxyError, RedirectRefused, UpstreamError
 from fileproxy.model import IDEMPOTENT, Answer, Counters, Target, Want, header
 from fileproxy.settings import resolve
 from fileproxy.settings.schema import Limits
@@ -32,7 +32,7 @@ from fileproxy.upstream.redirects import (
     headers_for,
     place_of,
 )
-from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, retry_after
+from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, rest, retry_after
 from fileproxy.upstream.transport import HttpTransport
 
 
@@ -54,11 +54,26 @@ class _Trip:
     order: list[int]  # the mirror being asked, then those left in this round
     tries: int = 1
     rounds: int = 1
-    hopeless: set[int] = field(default_factory=set)  # mirrors whose error will not mend itself
+    hopeless: set[int] = field(default_factory=set)  # mirrors that are not asked again
+    rested_at: dict[int, float] = field(default_factory=dict)  # when a mirror may be asked again
 
     @property
     def untried(self) -> list[int]:
         return [index for index in self.order[1:] if index not in self.hopeless]
+
+    def rest_s(self, usable: list[int], now: float) -> float:
+        """Seconds until the first of these mirrors may be asked."""
+        return max(0.0, min((self.rested_at.get(index, now) for index in usable), default=now) - now)
+
+    def new_round(self, order: list[int], now: float) -> None:
+        """Begin a round with those that may be asked: at first not the one that failed last."""
+        usable = sorted(
+            (index for index in order if index not in self.hopeless), key=lambda index: index == self.order[0]
+        )
+        rested = [index for index in usable if self.rested_at.get(index, now) <= now]
+        # A timer may ring a moment early: then the one that has rested longest.
+        self.order = rested or sorted(usable, key=lambda index: self.rested_at[index])[:1]
+        self.rounds += 1
 
 
 class Upstream:
@@ -168,27 +183,26 @@ class Upstream:
                     return answer
             except FileProxyError as error:
                 failure = Failure(error=error)
-            self._counters.add("mirror.failures", label=mirror.label)
-            if not failure.mends:
-                trip.hopeless.add(trip.order[0])
+            if failure.error is None or isinstance(failure.error, UpstreamError):
+                self._counters.add("mirror.failures", label=mirror.label)
             decision = self._decide(want, failure, trip)
             if isinstance(decision, GiveUp):
                 return self._give_up(failure, answer)
             if answer is not None:
                 await answer.body.aclose()
             trip.tries += 1
-            trip.order = trip.untried
             if decision.new_round:
                 await self._clock.sleep(decision.after_s)
-                trip.rounds += 1
-                trip.order = [index for index in self._balance.order() if index not in trip.hopeless]
+                trip.new_round(self._balance.order(), self._clock.now())
+            else:
+                trip.order = trip.untried
             self._counters.add("upstream.retries", label=self.name)
 
     def _patience(self, trip: _Trip, want: Want) -> Patience:
         """While another mirror could be asked instead, a silent one is waited for only ``stall`` long."""
         timeouts = self._timeouts
         first_byte_s = timeouts.first_byte
-        if trip.untried and _repeatable(want):
+        if trip.untried and trip.tries < self._settings.retry.attempts and _repeatable(want):
             first_byte_s = min(first_byte_s, timeouts.stall)
         left_s = trip.started + self._settings.retry.within - self._clock.now()
         return Patience(max(left_s, first_byte_s), first_byte_s, timeouts.idle)
@@ -203,13 +217,20 @@ class Upstream:
         if not _repeatable(want):
             return GiveUp("not repeatable")
         now = self._clock.now()
+        rest_s = rest(failure, trip.rounds, self._settings.retry)
+        if rest_s is None:
+            trip.hopeless.add(trip.order[0])
+        else:
+            trip.rested_at[trip.order[0]] = now + rest_s
+        usable = [index for index in range(len(self._mirrors)) if index not in trip.hopeless]
         decision = decide(
             failure,
             tries=trip.tries,
             rounds=trip.rounds,
             elapsed_s=now - trip.started,
             untried=len(trip.untried),
-            usable=len(self._mirrors) - len(trip.hopeless),
+            usable=len(usable),
+            rest_s=trip.rest_s(usable, now),
             settings=self._settings.retry,
             random=self._random,
         )

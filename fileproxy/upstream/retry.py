@@ -6,9 +6,12 @@ Rules, in this order:
 2. ``attempts`` and ``within`` bound one request, whatever happens.
 3. A mirror that was not asked in this round is asked at once.
 4. When all were asked a new round begins after a pause: exponential with full jitter ("Exponential Backoff And Jitter",
-   M. Brooker, AWS Architecture Blog, 2015). After 429 the pause is at least 1 s and doubles. A Retry-After
-   (RFC 9110 §10.2.3) is waited for in full, and not at all when it is longer than ``cap`` or leads past ``within``.
-5. A mirror whose error will not mend itself (TLS) is not asked again; when none is left, give up.
+   M. Brooker, AWS Architecture Blog, 2015).
+5. A mirror that said Retry-After (RFC 9110 §10.2.3) rests for that long, one that said 429 without it for at least 1 s,
+   doubling with each round. A new round asks those that do not rest; while all do, it waits for the first (and the pause of rule 4,
+   so that not everybody comes back at once).
+6. A mirror whose error will not mend itself (TLS), or which wants to rest longer than ``cap``, is not asked again; when
+   none is left, give up.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ def decide(
     elapsed_s: float,
     untried: int,
     usable: int,
+    rest_s: float,
     settings: Retry,
     random: Callable[[], float],
 ) -> GiveUp | Again:
@@ -75,7 +79,8 @@ def decide(
         rounds: rounds over the mirrors so far, this one included.
         elapsed_s: seconds since the first try began.
         untried: mirrors not asked in this round.
-        usable: mirrors a new round could ask.
+        usable: mirrors a new round could ask, now or after their rest.
+        rest_s: until the first of these has rested.
         random: a number in [0, 1), for the jitter.
     """
     if failure.error is not None and not isinstance(failure.error, UpstreamError):
@@ -88,22 +93,26 @@ def decide(
         return Again(0.0, new_round=False)
     if not usable:
         return GiveUp("no mirror left")
-    pause_s = _pause(failure, rounds, settings, random)
-    if failure.retry_after_s is not None:
-        if failure.retry_after_s > settings.cap:
-            return GiveUp("Retry-After is longer than retry.cap")
-        pause_s = max(pause_s, failure.retry_after_s)
+    pause_s = rest_s + random() * min(settings.cap, settings.base * _doubled(rounds))
     if elapsed_s + pause_s > settings.within:
         return GiveUp("within")
     return Again(pause_s, new_round=True)
 
 
-def _pause(failure: Failure, rounds: int, settings: Retry, random: Callable[[], float]) -> float:
-    doubled: float = 2.0 ** min(rounds - 1, _MOST_DOUBLINGS)
-    jitter = random() * min(settings.cap, settings.base * doubled)
+def rest(failure: Failure, rounds: int, settings: Retry) -> float | None:
+    """Seconds that the mirror which failed so must not be asked again; None: not at all for this request."""
+    if not failure.mends:
+        return None
+    if failure.retry_after_s is not None:
+        return None if failure.retry_after_s > settings.cap else failure.retry_after_s
     if failure.status == _TOO_MANY_REQUESTS:
-        return max(min(settings.cap, _TOO_MANY_PAUSE_S * doubled + jitter), _TOO_MANY_PAUSE_S)
-    return jitter
+        return max(_TOO_MANY_PAUSE_S, min(settings.cap, _TOO_MANY_PAUSE_S * _doubled(rounds)))
+    return 0.0
+
+
+def _doubled(rounds: int) -> float:
+    factor: float = 2.0 ** min(rounds - 1, _MOST_DOUBLINGS)
+    return factor
 
 
 def retry_after(value: str | None, now_epoch: float) -> float | None:
