@@ -18,4 +18,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell that will 
     """Print the completion script for a shell, for example: source <(fileproxy completion bash)"""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # theirs, but not in __all__
 
-    typer.echo(get_completion_script(prog_name="fileproxy", complete_var="_FILEPROXY_COMPLETE", shell=shell.value))
+    from fileproxy.cli.main import COMPLETE, PROGRAM
+
+    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell.value))

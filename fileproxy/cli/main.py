@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typer import _click as click
 
 PROGRAM = "fileproxy"
+COMPLETE = "_FILEPROXY_COMPLETE"  # environment variable; typer derives the same name from the program's
 
 # The command's name → the module of this package and the function in it.
 COMMANDS: dict[str, str] = {
@@ -75,6 +77,7 @@ app = typer.Typer(
     cls=Commands,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    add_completion=False,  # `fileproxy completion` prints the script; nothing writes into shell profiles
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -86,4 +89,8 @@ def fileproxy() -> None:
 
 def main() -> None:
     """Entry point of the ``fileproxy`` command."""
+    if COMPLETE in os.environ:  # a shell asks through the script of `fileproxy completion`
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # theirs, but not in __all__
+
+        completion_init()
     app(prog_name=PROGRAM)

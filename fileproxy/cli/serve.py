@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fileproxy.cli import Failed
+
 if TYPE_CHECKING:
     from fileproxy.embedded import Embedded
     from fileproxy.server.arbiter import Masters
@@ -53,8 +55,7 @@ def serve(  # noqa: PLR0917 (typer calls it by name)
     try:
         masters = prepare(config, dict(os.environ), sets or [], flags)
     except AlreadyRunning as error:
-        typer.echo(f"fileproxy: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise Failed(str(error)) from None
     Arbiter(Application(masters)).run()
 
 
