@@ -8,6 +8,7 @@ named in the configuration, never from https to http, and credentials meant for 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
@@ -21,6 +22,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 # Everything that may stand in a URI (RFC 3986 §2) stays as it is; the rest of Location is percent-encoded as UTF-8.
 _URI = "%!#$&'()*+,/:;=?@[]~"
+_ABSOLUTE = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def follow(
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in location):
         raise RedirectRefused(f"{place.address} sent a Location with control characters")
     try:
-        target = urljoin(f"{place}{path_query}", quote(location, safe=_URI, errors="surrogateescape"))
+        target = _resolved(quote(location, safe=_URI, errors="surrogateescape"), f"{place}{path_query}")
         parts = urlsplit(target)
         goal = place_of(target)
     except ValueError as error:
@@ -101,6 +103,14 @@ def follow(
     path = parts.path or "/"
     query = target.partition("#")[0].partition("?")
     return Follow(goal, path + query[1] + query[2], is_own)
+
+
+def _resolved(reference: str, base: str) -> str:
+    """RFC 3986 §5.2, but that a URL stays as it came: one that was signed must not change by a character."""
+    if _ABSOLUTE.match(reference):
+        return reference
+    joined = urljoin(base, reference).partition("#")[0]
+    return joined + "?" if reference.partition("#")[0].endswith("?") and "?" not in joined else joined
 
 
 def headers_for(headers: Headers, configured: frozenset[str], own: bool) -> Headers:

@@ -8,8 +8,8 @@ Rules, in this order:
 4. When all were asked a new round begins after a pause: exponential with full jitter ("Exponential Backoff And Jitter",
    M. Brooker, AWS Architecture Blog, 2015).
 5. A mirror that said Retry-After (RFC 9110 §10.2.3) rests for that long, one that said 429 without it for at least 1 s,
-   doubling with each round. A new round asks those that do not rest; while all do, it waits for the first (and the pause of rule 4,
-   so that not everybody comes back at once).
+   doubling with each round. A new round asks those that do not rest. While all do, it waits for the first, and rule 4's
+   pause comes on top, so that not everybody returns at once.
 6. A mirror whose error will not mend itself (TLS), or which wants to rest longer than ``cap``, is not asked again; when
    none is left, give up.
 """
