@@ -64,7 +64,7 @@ class Change:
 
 
 def difference(old: Settings, new: Settings) -> Change:
-    """What ``new`` changes. An upstream or route that is new or gone is one difference, not one for each of its leaves."""
+    """What ``new`` changes. An upstream or route that is new or gone is one difference, not one for each leaf."""
     return Change(tuple(_differences(effective(old, mask=False), effective(new, mask=False), ())))
 
 

@@ -99,24 +99,34 @@ def dotted(place: Iterable[str | int]) -> str:
 def nearest(place: Sequence[str | int], known: Iterable[str] = ()) -> str | None:
     """The known key that somebody who wrote the unknown ``place`` most likely meant, dotted, or None.
 
-    First among the names that may stand there (``known`` adds those of a table), then by the same last name anywhere
-    in the tree, then by a similar one.
+    The most similar of the names that may stand there (``known`` adds those of a table) and of all last names in the
+    tree; a name from elsewhere must be the clearly better one.
     """
     *above, last = place
     word = str(last).lower()
     level = options().at(above)
-    siblings = [*(level.fields if level is not None else ()), *known]
-    if found := difflib.get_close_matches(word, siblings, 1, 0.6):
-        return dotted([*above, found[0]])
+    here = {name: dotted([*above, name]) for name in [*(level.fields if level is not None else ()), *known]}
     everywhere: dict[str, str] = {}  # last name → whole key; the first, shallowest one stays
     for option in sorted(every(options()), key=lambda one: one.key.count(".")):
         everywhere.setdefault(option.key.rpartition(".")[2], option.key)
     everywhere.pop("*", None)
-    if found := difflib.get_close_matches(word, everywhere, 1, 0.75):
-        return (
-            everywhere[found[0]].replace("routes.*", "routes.0").replace("servers.*", "servers.0").replace("*", "NAME")
-        )
-    return None
+    near, sibling = _closest(word, here, 0.6)
+    far, other = _closest(word, everywhere, 0.75)
+    if sibling is not None and near + _AT_HOME >= far:
+        return here[sibling]
+    if other is None:
+        return None
+    return everywhere[other].replace("routes.*", "routes.0").replace("servers.*", "servers.0").replace("*", "NAME")
+
+
+_AT_HOME = 0.14  # how much less similar a name may be that stands at the right place
+
+
+def _closest(word: str, names: Iterable[str], least: float) -> tuple[float, str | None]:
+    """The most similar name and its likeness from 0 to 1; (0, None) when none is ``least`` like it."""
+    likeness = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in names}
+    best = max(likeness, key=likeness.__getitem__, default=None)
+    return (likeness[best], best) if best is not None and likeness[best] >= least else (0.0, None)
 
 
 def every(option: Option) -> Iterator[Option]:

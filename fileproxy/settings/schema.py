@@ -405,7 +405,7 @@ class Redis(Row):
     )
     secret: Text | None = Field(
         None,
-        description="Key that proves records of the shared store genuine, the same on all machines; null = one is made.",
+        description="Key that proves records of the shared store genuine, one for all machines; null = one is made.",
         json_schema_extra=ROLLING | SECRET,
     )
     pool: Whole = Field(150, ge=1, description="Most connections a worker opens to it.")

@@ -95,4 +95,6 @@ def _without_password(url: str) -> str:
     if at:
         user = f"{user.partition(':')[0]}:{MASK}"
     query = re.sub(r"(?i)((?:^|&)[^=&]*(?:pass|secret|token)[^=&]*=)[^&]*", rf"\g<1>{MASK}", parts.query)
-    return parts._replace(netloc=f"{user}{at}{host}", query=query).geturl()
+    shown = parts._replace(netloc=f"{user}{at}{host}", query=query).geturl()
+    # unix:///run/x without a user would come back with one slash.
+    return shown if at or parts.scheme != "unix" else f"unix://{shown.removeprefix('unix:').removeprefix('//')}"
