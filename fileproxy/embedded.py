@@ -201,6 +201,10 @@ class Embedded:
                 if sentence:
                     self._say("error", sentence)
 
+    def let_go(self) -> None:
+        """In a process that was forked from the master: keep nothing of it open."""
+        self._close_origin_socket()
+
     def close(self) -> None:
         self._close_origin_socket()
         for child in self.children:
@@ -303,7 +307,8 @@ def _private_folder(wanted: Path) -> Path:
 def _valkey_options(path: Path) -> list[str]:
     return [
         "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "600", "--dir", str(path.parent),
-        "--save", "", "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction",
+        "--save", "", "--appendonly", "no", "--maxmemory", "64mb",
+        "--maxmemory-policy", "volatile-lru",  # only what has a lifetime may go: objects, never bans or counters
         "--loglevel", "warning", "--daemonize", "no",
     ]  # fmt: skip
 

@@ -116,6 +116,7 @@ def prepare(
         apply_logs=lambda settings: _report(logs.apply(settings.logs)),
         reopen_logs=lambda: _report(logs.reopen()),
         ready=lambda url: typer.echo(welcome(url, settings, embedded)),
+        close_logs=logs.close,
     )
 
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gunicorn import systemd
@@ -54,6 +54,18 @@ class Masters:
     apply_logs: Callable[[Settings], None]
     reopen_logs: Callable[[], None]
     ready: Callable[[str], None]  # called once with the URL when all workers accept
+    close_logs: Callable[[], None]
+    parting: list[socket.socket] = field(default_factory=list)  # listeners that workers forked now do not serve
+
+    def let_go(self) -> None:
+        """In a worker that stands: close what it inherited and only the master uses, so that it ends with the master.
+
+        A listening socket held here would take connections nobody accepts; a rotated log would keep its disk space.
+        """
+        for listener in self.parting:
+            listener.close()
+        self.embedded.let_go()
+        self.close_logs()
 
     def close(self) -> None:
         """End the embedded children and free the run folder. Only in the master, at its end."""

@@ -72,7 +72,7 @@ class Reload:
             return InPlace(master, configured, settings, changes)
         except OSError as error:
             masters.embedded.retire(masters.configured)
-            conclude(master, "refused", problems=[str(error)])
+            conclude(master, "refused", problems=[error.strerror or str(error)])
             return None
 
     def step(self) -> bool:
@@ -143,6 +143,7 @@ class Rolling(Reload):
         if set(ADDRESS) & set(change.rolling):
             server = settings.server
             master.LISTENERS = listen(server.host, server.port, server.backlog, beside=self._listeners)
+            master.masters.parting = self._listeners
         master.take_plan(settings, self.generation)
         for _ in range(self._count):
             master.spawn_worker(self._batch)
@@ -174,6 +175,7 @@ class Rolling(Reload):
             master.send_away(worker)
         if master.LISTENERS is not self._listeners:
             _close(self._listeners)
+            master.masters.parting = []
         self._commit("rolled", [])
 
     def _give_up(self, mine: list[Worker]) -> None:
@@ -182,7 +184,7 @@ class Rolling(Reload):
             master.send_away(worker)
         if master.LISTENERS is not self._listeners:
             _close(master.LISTENERS)
-            master.LISTENERS = self._listeners
+            master.LISTENERS, master.masters.parting = self._listeners, []
         for listener in master.LISTENERS:
             listener.listen(self.old_plan.settings.server.backlog)  # a new worker may have set its own
         master.masters.plan = self.old_plan

@@ -166,6 +166,8 @@ class Worker(base.Worker):  # type: ignore[misc]
                 backlog = settings.server.backlog
                 servers.append(await loop.create_server(house.protocol, sock=sock, backlog=backlog))
             self.booted = True
+            self.log.say = household.say
+            self.app.masters.let_go()
             self._tell(Report(generation))
             self._catch_up = True  # the master may have gone on while we booted
             self._wake.set()
