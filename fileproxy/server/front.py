@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
-from fileproxy.errors import ClientError, ClientStalled
+from fileproxy.errors import ClientError
 from fileproxy.http.problem import CONTENT_TYPE, problem
 from fileproxy.server.framing import BodyScanner, scanner
 from fileproxy.server.heads import BadHead, Head, check_head, check_partial, head_end, without_upgrade
@@ -57,7 +57,7 @@ class Front(asyncio.Protocol):
 
     For handlers (by :func:`front_of`): ``head``, the checked head of the request being served; ``peer``, the TCP peer's
     address ("" on a Unix socket); ``transport``, the real one; ``abort(ending)``; ``ending``, the name to count the
-    request under when its handler was cancelled; ``written``, whether bytes of the answer went out.
+    request under when its handler was cancelled; ``written``, whether bytes of the answer went out; ``last``.
     """
 
     __slots__ = (
@@ -107,6 +107,13 @@ class Front(asyncio.Protocol):
     def task(self) -> asyncio.Task[None] | None:
         """The handler's task, for whoever must wait until it has ended."""
         return None if self._handler is None else self._handler.task
+
+    @property
+    def last(self) -> bool:
+        """No request can follow the one being served: who answers it says ``Connection: close``."""
+        waits_for_100 = self.head.expect is not None and self._body is not None and not self._body_started
+        truncated = self._eof and self._body is not None
+        return self._last or not self.head.keep_alive or self._connections.draining or waits_for_100 or truncated
 
     # --- what the transport calls ---------------------------------------------------------------------------------
 
@@ -295,10 +302,7 @@ class Front(asyncio.Protocol):
     def answered(self, keep: bool) -> bool:
         """The answer has ended. Returns False when the handler must close the connection now."""
         self._answered = True
-        waits_for_100 = self.head.expect is not None and self._body is not None and not self._body_started
-        truncated = self._eof and self._body is not None
-        if not keep or not self.head.keep_alive or self._connections.draining or waits_for_100 or truncated:
-            self._last = True
+        self._last = self.last or not keep
         if self._last:
             return False
         self._look_for_boundary()
@@ -418,7 +422,7 @@ class Front(asyncio.Protocol):
                 self._since, self._body_taken = now, 0
             elif now - self._since >= policy.client_idle:
                 detail = f"Less than {PROGRESS_FLOOR} bytes of the request body came in {policy.client_idle:g} s."
-                self._spoil(ClientStalled(detail))
+                self._spoil(BadHead(408, detail, ending="client_stalled"))
 
     def _is_flushing(self, now: float) -> bool:
         """The answer's last bytes are still to be taken by the client; progress renews the time."""

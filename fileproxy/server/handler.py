@@ -145,7 +145,7 @@ class Handler:
             HTTPStatus(status).phrase,
             (*headers, ("X-Request-Id", trip.id)),
             length=len(body),
-            close=self._service.load.draining or status in (413, 503),
+            close=front_of(request).last or status in (413, 503),
         )
         await self._delivery.send(
             request,

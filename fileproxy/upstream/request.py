@@ -9,12 +9,14 @@ outside UTF-8 (kept by us as surrogates) therefore go out through a writer that 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
@@ -38,6 +40,14 @@ class ExactRequest(aiohttp.ClientRequest):
         if head is not None:
             protocol.transport = _HeadWriter(protocol, head)  # type: ignore[assignment]
         return await super().send(conn)
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        """The head goes at once; aiohttp would keep it until the body begins, which the origin may want to refuse."""
+        with contextlib.suppress(ConnectionError):  # writing the body meets it again, and tells the right place
+            writer.send_headers()
+        await super().write_bytes(writer, conn, content_length)
 
 
 def exact_head(method: str, path_query: str, headers: CIMultiDict[str]) -> bytes | None:

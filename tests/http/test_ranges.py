@@ -98,7 +98,7 @@ def test_resolved_ranges_hold_what_was_asked_and_little_more(some: tuple[RangeSp
     spans = resolve(some, size)
     wanted, got = asked_bytes(some, size), covered(spans)
     assert got.issuperset(wanted)
-    assert all(0 <= offset and length > 0 and offset + length <= size for offset, length in spans)
+    assert all(offset >= 0 and length > 0 and offset + length <= size for offset, length in spans)
     for (a, n), (b, _) in zip(spans, spans[1:], strict=False):  # noqa: RUF007
         assert b - (a + n) >= GAP
     extra = sorted(got - wanted)
