@@ -56,6 +56,8 @@ class HttpBody:
             # aiohttp does not tell a waiting reader when a body breaks the rules of its framing; the connection does.
             self._lost = connection.protocol.closed
             if self._lost is not None:
+                self._lost.remove_done_callback(_look_at)  # of the answer before this one
+                self._lost.add_done_callback(_look_at)
                 self._lost.add_done_callback(self._on_lost)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -92,6 +94,8 @@ class HttpBody:
         if not data:
             if self.length is not None and self._received != self.length:
                 raise Truncated(f"{self._address}: {self._received} of {self.length} bytes came")
+            if not self.framed and self._was_reset():
+                raise UpstreamReset(f"{self._address}: the connection broke after byte {self._received}")
             self._forget()
             return b""
         self._received += len(data)
@@ -117,6 +121,11 @@ class HttpBody:
             self._content.set_exception(
                 aiohttp.ClientPayloadError("the connection was lost inside the body") if error is None else error
             )
+
+    def _was_reset(self) -> bool:
+        """A body that the close ends must not take a reset for its end, as aiohttp does."""
+        lost = self._lost
+        return lost is not None and lost.done() and not lost.cancelled() and lost.exception() is not None
 
     def _forget(self) -> None:
         if self._lost is not None:
@@ -150,3 +159,9 @@ class HttpBody:
                 pass
         except (aiohttp.ClientError, OSError, RuntimeError):
             return  # it broke: there is nothing to keep, and the caller wants none of it
+
+
+def _look_at(lost: asyncio.Future[None]) -> None:
+    """How a connection ended was looked at, even if that was long after its last answer."""
+    if not lost.cancelled():
+        lost.exception()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from fileproxy.upstream.translate import translate
 
 # Kept connections that turn out closed are replaced this often before it counts as a failed try.
 _STALE_TRIES = 3
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_BODY = frozenset({204, 304})  # RFC 9112 §6.3; 1xx never gets here
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "expect", "connection"})
 
@@ -103,7 +105,12 @@ class HttpTransport:
                 if want.method == "GET" and isinstance(body, HttpBody) and body.length:
                     await body.prefetch()
             answer = Answer(
-                response.status, response.reason or "", end_to_end(headers), body, self.label, timings=attempt.timings
+                response.status,
+                _CONTROL.sub(" ", response.reason or ""),
+                end_to_end(headers),
+                body,
+                self.label,
+                timings=attempt.timings,
             )
             return answer
         except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:
@@ -174,8 +181,10 @@ class HttpTransport:
             raise BadAnswer(f"{address}: the head of the answer is longer than limits.response_head")
         if response.status < 200:
             raise BadAnswer(f"{address}: switched protocols without being asked to")
+        # Control characters in a value are replaced by a space (RFC 9110 §5.5); names have none, the parser sees to it.
         headers = tuple(
-            (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")) for name, value in raw
+            (name.decode("utf-8", "surrogateescape"), _CONTROL.sub(" ", value.decode("utf-8", "surrogateescape")))
+            for name, value in raw
         )
         coding = header_values(headers, "Transfer-Encoding")
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:

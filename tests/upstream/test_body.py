@@ -1,0 +1,215 @@
+"""A body ends with its end proved, or raises; and what came in time is handed on first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fileproxy.errors import BadAnswer, FileProxyError, IdleTimeout, Truncated, UpstreamReset
+from fileproxy.model import Answer
+from tests.house import Watched
+from tests.origin import KIB, MIB, Content, Gate, Origin, Reply, fin, reset, stall
+from tests.upstream.conftest import MakeTransport, read, want
+
+pytestmark = pytest.mark.loops("asyncio", "uvloop")
+FILE = Content(6, 3 * MIB)
+
+
+async def taken(asked: Awaitable[Answer]) -> tuple[bytes, FileProxyError | None]:
+    """What came, and how it ended."""
+    data = bytearray()
+    try:
+        answer = await asked
+    except FileProxyError as error:
+        return b"", error
+    try:
+        async for piece in answer.body:
+            assert isinstance(piece, bytes)
+            data += piece
+    except FileProxyError as error:
+        return bytes(data), error
+    finally:
+        await answer.body.aclose()
+    return bytes(data), None
+
+
+async def _ready(answer: Answer) -> Answer:
+    return answer
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+async def test_whole(origin: Origin, transport: MakeTransport, framing: str) -> None:
+    origin.script("/f", Reply(FILE, framing=framing))  # type: ignore[arg-type]
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    assert answer.body.framed == (framing != "close")
+    assert answer.body.length == (FILE.size if framing == "length" else None)
+    assert await taken(_ready(answer)) == (FILE.read(), None)
+
+
+@pytest.mark.parametrize("at", [1, 70_000, MIB + 1])
+@pytest.mark.parametrize(
+    ("framing", "how", "kinds"),
+    [
+        ("length", fin, (Truncated,)),
+        ("length", reset, (UpstreamReset, Truncated)),
+        ("chunked", fin, (Truncated,)),
+        ("chunked", reset, (UpstreamReset, Truncated)),
+        ("close", reset, (UpstreamReset,)),
+    ],
+)
+async def test_cut(
+    origin: Origin,
+    transport: MakeTransport,
+    framing: str,
+    how: Callable[[int], object],
+    kinds: tuple[type[FileProxyError], ...],
+    at: int,
+) -> None:
+    origin.script("/f", Reply(FILE, framing=framing, breaks=how(at)))  # type: ignore[arg-type]
+    made, _ = transport(origin)
+    data, error = await taken(made.fetch(want()))
+    assert isinstance(error, kinds)
+    assert FILE.read(0, at).startswith(data)
+    if how is fin:
+        assert len(data) == at  # nothing of what came is lost (a reset may overtake bytes in the kernel)
+
+
+async def test_what_came_before_the_break_is_handed_on(origin: Origin, transport: MakeTransport) -> None:
+    """aiohttp forgets what is in its buffer when the connection breaks before it was read."""
+    origin.script("/f", Reply(FILE, breaks=fin(at=100 * KIB)))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    await origin.wait_for(lambda: origin.open == 0)
+    data, error = await taken(_ready(answer))
+    assert data == FILE.read(0, 100 * KIB)
+    assert isinstance(error, Truncated)
+
+
+@pytest.mark.parametrize("fault", ["bad_size", "no_crlf", "truncated"])
+async def test_chunks_that_break_the_rules(origin: Origin, transport: MakeTransport, fault: str) -> None:
+    origin.script("/f", Reply(FILE, framing="chunked", chunk_fault=fault, chunk=1 * MIB))  # type: ignore[arg-type]
+    made, _ = transport(origin)
+    async with asyncio.timeout(10):  # none may hang
+        data, error = await taken(made.fetch(want()))
+    assert isinstance(error, BadAnswer | Truncated | UpstreamReset)
+    assert FILE.read().startswith(data)
+    await origin.wait_for(lambda: origin.open == 0)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("after", ["close", "fin"])
+async def test_a_slow_reader_gets_every_byte(
+    origin: Origin, transport: MakeTransport, framing: str, after: str
+) -> None:
+    """aiohttp issue 13348: all bytes are here and the origin has closed before the reader is through."""
+    origin.script("/f", Reply(FILE, framing=framing, after=after))  # type: ignore[arg-type]
+    made, _ = transport(origin, pool={"buffer": "1KiB"})
+    answer = await made.fetch(want())
+    data = bytearray()
+    async for piece in answer.body:
+        assert isinstance(piece, bytes)
+        data += piece
+        for _ in range(3):
+            await asyncio.sleep(0)  # the loop goes on reading, the buffer fills and pauses it
+    await answer.body.aclose()
+    assert bytes(data) == FILE.read()
+
+
+async def test_the_last_bytes_and_the_reset_come_together(origin: Origin, transport: MakeTransport) -> None:
+    origin.script("/f", Reply(b"x" * 3000, after="fin"))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    await origin.wait_for(lambda: origin.open == 0)
+    assert await taken(_ready(answer)) == (b"x" * 3000, None)
+
+
+@pytest.mark.option("upstreams.timeouts.idle")
+@pytest.mark.parametrize("at", [1, 5000])
+async def test_silence_is_given_up_after_the_idle_time(origin: Origin, transport: MakeTransport, at: int) -> None:
+    origin.script("/f", Reply(FILE, breaks=stall(at)))
+    made, _ = transport(origin, timeouts={"idle": "50ms"})
+    data, error = await taken(made.fetch(want()))
+    assert data == FILE.read(0, at)
+    assert isinstance(error, IdleTimeout)
+    assert f"after byte {at}" in error.detail
+    await origin.wait_for(lambda: origin.open == 0)
+
+
+async def test_a_drip_is_given_up_too(origin: Origin, transport: MakeTransport) -> None:
+    origin.script("/f", Reply(b"x" * 3000, framing="chunked", chunk=1, rate=200.0))
+    made, _ = transport(origin, timeouts={"idle": "200ms"})
+    data, error = await taken(made.fetch(want()))
+    assert isinstance(error, IdleTimeout)
+    assert 0 < len(data) < 1024
+
+
+async def test_progress_goes_on_for_longer_than_every_timeout(origin: Origin, transport: MakeTransport) -> None:
+    """1 KiB each 20 ms: twenty idle times long, and never given up."""
+    origin.script("/f", Reply(Content(1, 64 * KIB), framing="chunked", chunk=KIB, rate=50.0 * KIB))
+    made, _ = transport(origin, timeouts={"idle": "400ms", "first_byte": "400ms"})
+    assert await read(await made.fetch(want())) == Content(1, 64 * KIB).read()
+
+
+async def test_a_slow_reader_is_not_the_origins_fault(origin: Origin, transport: MakeTransport) -> None:
+    origin.script("/f", Reply(FILE))
+    made, _ = transport(origin, timeouts={"idle": "50ms"})
+    answer = await made.fetch(want())
+    iterator = aiter(answer.body)
+    data = bytearray()
+    for _ in range(2):
+        piece = await anext(iterator)
+        assert isinstance(piece, bytes)
+        data += piece
+        await asyncio.sleep(0.1)  # longer than idle
+    async for piece in iterator:
+        assert isinstance(piece, bytes)
+        data += piece
+    await answer.body.aclose()
+    assert bytes(data) == FILE.read()
+
+
+async def test_little_is_read_ahead(origin: Origin, transport: MakeTransport, counts: Watched) -> None:
+    file = Content(1, 64 * MIB)
+    origin.serve("/f", file)
+    made, _ = transport(origin, pool={"buffer": "64KiB"}, sockets={"receive_buffer": "64KiB"})
+    answer = await made.fetch(want())
+    await anext(aiter(answer.body))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert origin.sent["/f"] < 16 * MIB
+    await answer.body.aclose()
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_is_given_up_closes_its_connection(origin: Origin, transport: MakeTransport) -> None:
+    origin.serve("/f", Content(1, 64 * MIB))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    await answer.body.aclose()
+    await answer.body.aclose()
+    await origin.wait_for(lambda: origin.open == 0)
+    with pytest.raises(UpstreamReset, match="closed"):
+        await anext(aiter(answer.body))
+
+
+async def test_a_small_rest_that_is_here_keeps_the_connection(origin: Origin, transport: MakeTransport) -> None:
+    origin.script("/f", Reply(b"x" * 1000, status=503), Reply(b"y"))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    await answer.body.aclose()
+    assert await read(await made.fetch(want())) == b"y"
+    assert origin.accepted == 1
+
+
+async def test_a_rest_that_is_not_here_is_not_waited_for(origin: Origin, transport: MakeTransport) -> None:
+    gate = Gate()
+    origin.script("/f", Reply(b"x" * 1000, breaks=stall(500, gate)))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    await answer.body.aclose()
+    await origin.wait_for(lambda: origin.open == 0)
