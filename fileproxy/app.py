@@ -272,7 +272,7 @@ class House:
         """What an accepted socket does not inherit, set before its first answer."""
         options = resolve.sockets(self._service.current.settings.profile, self._service.current.settings.server.sockets)
         if options is not None and sock.family != socket.AF_UNIX:
-            sockets.tune_accepted(sock, options)
+            sockets.tune_connected(sock, options)
         if self._granted is None:
             self._granted = sockets.granted(sock)
 

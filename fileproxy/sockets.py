@@ -4,7 +4,7 @@ Both sides of the proxy use this. Every option is set on its own and as well as 
 congestion control that is not loaded) must not cost the connection. ``apply`` returns why something was refused,
 ``granted`` reads back what holds, so that ``/health`` never shows a wish as a fact.
 
-On Linux an accepted socket inherits the options of the listening one, except TCP_QUICKACK.
+On Linux an accepted socket inherits the options of the listening one, except TCP_QUICKACK (see ``tune_connected``).
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def apply(sock: socket.socket, options: Sockets) -> dict[str, str]:
     return refused
 
 
-def tune_accepted(sock: socket.socket, options: Sockets) -> None:
-    """What an accepted socket does not get from the listening one: QUICKACK is not inherited, and event loops switch
-    NODELAY on whatever was set.
+def tune_connected(sock: socket.socket, options: Sockets) -> None:
+    """What a connection does not keep from the time before it was one: QUICKACK is neither inherited from a listening
+    socket nor survives the handshake (tcp(7): "not permanent"), and event loops switch NODELAY on whatever was set.
     """
-    if options.quickack and _QUICKACK is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+    if _QUICKACK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, int(options.quickack))
     if not options.nodelay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
 

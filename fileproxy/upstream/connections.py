@@ -172,9 +172,8 @@ class Connections:
         sock = None if transport is None else transport.get_extra_info("socket")
         if sock is None:
             return
-        if self._options is not None and not self._options.nodelay:
-            # aiohttp switches TCP_NODELAY on for every connection, whatever was set before.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        if self._options is not None:
+            sockets.tune_connected(sock, self._options)
         self._granted = sockets.granted(sock)
 
     def describe(self) -> dict[str, Any]:
