@@ -277,7 +277,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self.masters.counters.add("workers.crashed")
         pause = self._backoff.after(time.monotonic() - worker.born)
         self._spawn_at = time.monotonic() + pause
-        self.masters.say("error", "worker_crashed", worker=worker.pid, detail=how, replaced_in_seconds=pause)
+        self.masters.say("error", "worker_crashed", crashed_pid=worker.pid, detail=how, replaced_in_seconds=pause)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
