@@ -23,6 +23,8 @@ from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceR
 from yarl import URL
 
 from fileproxy import sockets
+from fileproxy.cache.policy import policy_of
+from fileproxy.caching import Caching
 from fileproxy.clock import Clock, SystemClock
 from fileproxy.guard.load import LagMeter, descriptors_low
 from fileproxy.http.forwarded import Networks
@@ -109,6 +111,19 @@ class House:
             health=lambda: self._reports.health(self._store),
             stats=lambda: self._reports.stats(self._machines if self._store.state == "ok" else None),
         )
+        await self._open_store(settings)
+        self._caching = Caching(
+            settings,
+            store=self._store,
+            run_dir=self._run_dir,
+            leads=self._reports.leads,
+            counters=self._counters,
+            clock=self._clock,
+            tasks=self._tasks,
+            logs=self._logs,
+        )
+        await self._caching.open()
+        self._service.caching = self._caching
         app = web.Application()
         app.router.register_resource(_Everything(Handler(self._service, Delivery(self._readers), RouteCors(app))))
         self._runner = web.AppRunner(
@@ -127,7 +142,6 @@ class House:
             clock=self._clock,
             tune=self._tune,
         )
-        await self._open_store(settings)
         self._tasks.start(self._watch_load(), "load")
         self._tasks.start(self._connections.watch(), "connection-sweep")
         self._take(settings)
@@ -152,6 +166,7 @@ class House:
             await self._close_store()
             await self._open_store(settings)
         self._take(settings)
+        self._caching.take(settings, self._store)
         for problem in self._logs.apply(settings.logs):
             self._logs.event("warning", "reload", detail=problem)
         self._counters.add("reloads.applied")
@@ -173,6 +188,7 @@ class House:
         self._service.cutting = True
         await self._connections.close()
         self._service.current.retire()
+        await self._caching.close()
         await self._close_store()
         await self._tasks.close()
         for upstream in {one for generation in self._generations for one in generation.upstreams.values()}:
@@ -205,11 +221,13 @@ class House:
                     clock=self._clock,
                 )
             )
+        routes = RouteTable(settings.routes, settings.upstreams)
         generation = Generation(
             number=number,
             settings=settings,
-            routes=RouteTable(settings.routes, settings.upstreams),
+            routes=routes,
             upstreams=upstreams,
+            policies={(route.path, tuple(route.hosts)): policy_of(route) for route in routes.routes},
             trusted=Networks(settings.server.trusted_proxies),
             operators=Networks(settings.server.operators),
             on_unused=self._unused,

@@ -81,6 +81,17 @@ class Refused(ClientError):
         self.status = verdict.status
         self.ending = verdict.ending
         self.title = verdict.title
+        self.proxy_error = _REFUSALS.get(verdict.status, "http_request_error")
+
+
+# What Proxy-Status calls a refusal by its status (RFC 9209 §2.3); other statuses are errors of the request.
+_REFUSALS = {
+    403: "http_request_denied",
+    405: "http_request_denied",
+    429: "http_request_denied",
+    503: "proxy_internal_response",
+    508: "proxy_loop_detected",
+}
 
 
 class BodyTooLarge(ClientError):
@@ -95,6 +106,13 @@ class ExpectationFailed(ClientError):
 
     status = 417
     ending = "expectation_failed"
+
+
+class NotCached(ClientError):
+    """The request wants only what is stored, and nothing that is stored may answer it (RFC 9111 §5.2.1.7)."""
+
+    status = 504
+    ending = "only_if_cached"
 
 
 class ClientGone(ClientError):
@@ -197,6 +215,21 @@ class FileChanged(UpstreamError):
     """A local file changed while it was being sent."""
 
     ending = "upstream_changed"
+    retryable = False
+    proxy_error = "http_response_incomplete"
+
+
+class BadDigest(UpstreamError):
+    """The bytes do not have the digest that the origin said (RFC 9530)."""
+
+    ending = "upstream_digest"
+    proxy_error = "http_response_incomplete"
+
+
+class CannotContinue(UpstreamError):
+    """Bytes are missing that nothing allows to be fetched again: the file has no strong validator."""
+
+    ending = "cannot_continue"
     retryable = False
     proxy_error = "http_response_incomplete"
 

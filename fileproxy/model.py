@@ -97,6 +97,15 @@ class Body(Protocol):
     async def aclose(self) -> None: ...
 
 
+@runtime_checkable
+class Seekable(Protocol):
+    """A complete representation of which any part can be read without reading what lies before it."""
+
+    def pieces(self, offset: int, length: int) -> AsyncIterator[Piece]:
+        """``length`` bytes from ``offset``. A slice's descriptor is the body's, until the next piece is asked for."""
+        ...
+
+
 class BytesBody:
     """A body that is already in memory."""
 
@@ -141,6 +150,9 @@ class FileBody:
         if offset < 0 or length < 0 or offset + length > self.length:
             raise ValueError(f"[{offset}, {offset + length}) lies outside a body of {self.length} bytes")
         return FileSlice(self._descriptor, self.offset + offset, length, self.stamp)
+
+    async def pieces(self, offset: int, length: int) -> AsyncIterator[Piece]:
+        yield self.slice(offset, length)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         if self.length:
@@ -310,6 +322,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     ban: int = 0  # newest ban it was tested against
     expired_at: float | None = None  # a soft purge: stale since then, whatever the headers say
     tags: tuple[str, ...] = ()  # Cache-Tag, Surrogate-Key
+    verified: bool = False  # its bytes had the digest that the origin said
 
     @property
     def blocks(self) -> int:

@@ -108,7 +108,7 @@ class Running:
 
     def __init__(self, settings: Mapping[str, Any], run_dir: Path, clock: Clock | None = None) -> None:
         self.run_dir = run_dir
-        self.settings = Settings.model_validate(settings)
+        self.settings = Settings.model_validate(_relaying(settings) if "cache" not in settings else settings)
         self.clock = clock or SystemClock()
         self._slot = Slots(run_dir).claim()
         self._page = Page.create(run_dir / COUNTERS, self._slot.number, self.clock)
@@ -155,6 +155,14 @@ class Running:
     async def quiet(self, within: float = 10.0) -> None:
         """Wait until no request is being served."""
         await self.counts.wait_for(lambda: self.counts["downloads.active"] == 0, within=within)
+
+
+def _relaying(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A house whose settings do not speak of a cache only relays: nothing is kept between two requests of a test."""
+    upstreams = list(settings.get("upstreams", {}))
+    routes = settings.get("routes") or ([{"upstream": upstreams[0]}] if len(upstreams) == 1 else [])
+    relayed = [{"cache": "off", **dict(route)} for route in routes]
+    return {**settings, "routes": relayed, "cache": {"disk": "off", "memory": 0}}
 
 
 # --- nothing left behind ---------------------------------------------------------------------------------------------

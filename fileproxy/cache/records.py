@@ -30,6 +30,7 @@ class _Meta(msgspec.Struct, array_like=True, tag=1):
     ban: int
     expired_at: float | None
     tags: tuple[bytes, ...]
+    verified: bool
 
 
 class _Vary(msgspec.Struct, array_like=True, tag=2):
@@ -65,6 +66,7 @@ def encode(record: Record) -> bytes:
             record.ban,
             record.expired_at,
             tuple(_bytes(tag) for tag in record.tags),
+            record.verified,
         )
     return VERSION + _encoder.encode(packed)
 
@@ -99,6 +101,7 @@ def decode(data: bytes | memoryview) -> Record | None:
         ban=packed.ban,
         expired_at=packed.expired_at,
         tags=tuple(_text(tag) for tag in packed.tags),
+        verified=packed.verified,
     )
 
 

@@ -1,19 +1,28 @@
-"""The whole trip of one download, on one screen: ask → route → guard → upstream → conditions → deliver.
+"""The whole trip of one download, on one screen: ask → route → guard → cache → fill → upstream → conditions → deliver.
 
 With ``app.py`` the only place where rooms meet. Each step is one call; what it decides is decided in its own room.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 from aiohttp import web
 
-from fileproxy.errors import FileProxyError, NoRoute, Refused
+from fileproxy.cache.freshness import age_header
+from fileproxy.cache.key import entry_url
+from fileproxy.cache.validation import SAFE, invalidates
+from fileproxy.errors import FileProxyError, NoRoute, NotCached, Refused
+from fileproxy.fill.need import need_of
 from fileproxy.guard.policy import Rules, check
+from fileproxy.http.cache_status import CacheStatus
 from fileproxy.model import Answer, Ask, BytesBody, Want
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
 from fileproxy.server.reply import Reply
+from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service
 from fileproxy.server.trip import Trip
 
@@ -53,14 +62,22 @@ async def download(
         raise Refused(verdict)
 
     want = want_of(ask, match.forwarded_target, settings.server.name, service.identity)
-    answer = await _fetch(generation.upstreams[route.upstream], want)
-    trip.answer = answer
+    served = await _served(ask, match, want, generation, service)
+    trip.answer, trip.how = served.answer, served.how
     try:
-        selected = select(ask, answer, service.clock.time())
+        selected = select(ask, served.answer, service.clock.time())
         reply = trip.reply = Reply(
             selected.status,
             selected.reason,
-            downstream(selected, ask, answer, settings.server.name, cors=route.cors != "off"),
+            downstream(
+                selected,
+                ask,
+                served.answer,
+                settings.server.name,
+                how=served.how,
+                status=served.status,
+                cors=route.cors != "off",
+            ),
             length=selected.length,
             framed=selected.body.framed,
             close=service.load.draining,
@@ -75,7 +92,44 @@ async def download(
         )
         return reply
     finally:
-        await answer.body.aclose()
+        await served.answer.body.aclose()
+
+
+class _Served(NamedTuple):
+    answer: Answer
+    how: str  # X-Cache
+    status: CacheStatus
+
+
+async def _served(ask: Ask, match: Match, want: Want, generation: Generation, service: Service) -> _Served:
+    """The answer: from the cache, from a fill that others may share, or from the upstream for this ask alone."""
+    route, upstream = match.route, generation.upstreams[match.route.upstream]
+    policy = generation.policies[route.path, tuple(route.hosts)]
+    caching = service.caching
+    if caching is None or policy.mode == "off" or ask.method not in ("GET", "HEAD"):
+        answer = await _fetch(upstream, want)
+        if caching is not None and ask.method not in SAFE:
+            await caching.invalidate(invalidates(ask.method, answer.status, _uri(ask), answer.headers), generation)
+        return _Served(answer, "BYPASS", CacheStatus("bypass" if ask.method in ("GET", "HEAD") else "method"))
+    url = entry_url(route.upstream, generation.keyed_host(route, ask.authority), match.forwarded_target, policy)
+    need = need_of(ask, want, url, policy, caching.source(upstream), caching.secret)
+    opened = caching.filler.open_now(need) or await caching.filler.open(need)
+    if opened.how == "TIMEOUT":
+        raise NotCached("Nothing that is stored may answer this, and the request wants nothing else (only-if-cached).")
+    if opened.body is not None and opened.entry is not None:
+        meta = opened.entry.meta
+        headers = (*meta.headers, ("Age", age_header(opened.age_s)))
+        return _Served(Answer(meta.status, meta.reason, headers, opened.body), opened.how, opened.status)
+    answer = opened.answer or await _fetch(upstream, want)
+    if ask.method == "HEAD":
+        await caching.filler.note_head(need, answer)
+    status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
+    return _Served(answer, opened.how, status)
+
+
+def _uri(ask: Ask) -> str:
+    """The absolute URI that was asked for."""
+    return f"{ask.scheme}://{ask.authority}{ask.target}"
 
 
 async def _fetch(upstream: Fetcher, want: Want) -> Answer:

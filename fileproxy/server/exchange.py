@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 
 from fileproxy.errors import BadAnswer
+from fileproxy.http.cache_status import CacheStatus, with_cache_status
 from fileproxy.http.fields import end_to_end
 from fileproxy.http.forwarded import FORWARDING, forwarding_headers
 from fileproxy.http.multipart import byteranges
@@ -19,7 +20,7 @@ from fileproxy.model import (
     Ask,
     Body,
     BytesBody,
-    FileBody,
+    Seekable,
     Headers,
     Target,
     Want,
@@ -79,7 +80,7 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
     as_it_is = Selected(answer.status, answer.reason, answer.headers, answer.body, _announced(ask, answer))
     if answer.status not in (200, 206) or ask.method not in ("GET", "HEAD"):
         return as_it_is
-    local = isinstance(answer.body, FileBody)
+    local = isinstance(answer.body, Seekable)
     decision = None
     if local or _validators(answer.headers):
         decision = precondition(ask.method, ask.headers, answer.headers, now)
@@ -135,14 +136,18 @@ def check_partial(ask: Ask, answer: Answer, now: float) -> None:
             raise BadAnswer(f"The upstream sent {content_range!r}, which is not what was asked.")
 
 
-def downstream(selected: Selected, ask: Ask, answer: Answer, name: str, *, cors: bool) -> Headers:
-    """The head's fields for the client: the upstream's, and what we add about the trip."""
+def downstream(
+    selected: Selected, ask: Ask, answer: Answer, name: str, *, how: str, status: CacheStatus, cors: bool
+) -> Headers:
+    """The head's fields for the client: the upstream's, and what we add about the trip.
+
+    ``how`` is what X-Cache says, ``status`` our member of Cache-Status.
+    """
     headers = without(selected.headers, _CORS_HEADERS) if cors else selected.headers
-    headers = with_via(headers, False, name)
+    headers = with_cache_status(with_via(headers, False, name), name, status)
     timing = [f"{step};dur={seconds * 1000:.1f}" for step, seconds in answer.timings.items()]
     added = [
-        ("X-Cache", "BYPASS"),
-        ("Cache-Status", f"{name}; fwd=bypass"),
+        ("X-Cache", how),
         ("X-Request-Id", ask.id),
     ]
     if cors:

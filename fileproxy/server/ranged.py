@@ -1,6 +1,6 @@
 """A body stage: only the asked ranges of a complete representation, as one part or as multipart/byteranges.
 
-Over a local file each range is a descriptor slice; over a stream the bytes between the ranges are read and dropped,
+Where the source can seek (a local file, an entry of the cache) only the ranges are read; over a stream the bytes between the ranges are read and dropped,
 which is worth it only when little lies before and between them (``SKIP_LIMIT``).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from fileproxy.errors import Truncated
-from fileproxy.model import Body, FileBody, Piece
+from fileproxy.model import Body, Piece, Seekable
 
 Span = tuple[int, int]  # (offset, length)
 
@@ -39,11 +39,12 @@ class Ranged:
         self.length = sum(length for _, length in spans) + sum(map(len, self._heads)) + len(tail)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        if isinstance(self._source, FileBody):
+        if isinstance(self._source, Seekable):
             for head, (offset, length) in zip(self._heads, self._spans, strict=True):
                 if head:
                     yield head
-                yield self._source.slice(offset, length)
+                async for piece in self._source.pieces(offset, length):
+                    yield piece
         else:
             async for piece in self._cut_stream():
                 yield piece

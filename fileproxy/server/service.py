@@ -21,6 +21,22 @@ class Fetcher(Protocol):
     async def close(self) -> None: ...
 
 
+class Cached(Protocol):
+    """The cache and its fills (``caching.py``)."""
+
+    @property
+    def filler(self) -> Any: ...
+
+    @property
+    def secret(self) -> bytes: ...
+
+    def source(self, upstream: Fetcher) -> Any: ...
+
+    async def invalidate(self, uris: tuple[str, ...], generation: Generation) -> None:
+        """Nothing that is stored under these URIs may be used any more."""
+        ...
+
+
 class LogLines(Protocol):
     """Where lines go (``observe/logs.py``)."""
 
@@ -53,11 +69,17 @@ class Generation:
     settings: Settings
     routes: RouteTable
     upstreams: Mapping[str, Fetcher]
+    policies: Mapping[tuple[str, tuple[str, ...]], Any]  # CachePolicy by path and hosts of the route
     trusted: Networks
     operators: Networks
     on_unused: Callable[[Generation], None]
     users: int = 0
     retired: bool = False
+
+    def keyed_host(self, route: schema.Route, authority: str) -> str:
+        """The host that tells files apart: the client's where the upstream gets to see it, else none."""
+        upstream = self.settings.upstreams.get(route.upstream)
+        return authority.lower() if upstream is not None and upstream.host == "preserve" else ""
 
     def enter(self) -> None:
         self.users += 1
@@ -86,5 +108,6 @@ class Service:
     logs: LogLines
     health: Callable[[], Awaitable[dict[str, Any]]]
     stats: Callable[[], Awaitable[dict[str, Any]]]
+    caching: Cached | None = None
     load: Load = field(default_factory=Load)
     cutting: bool = False  # drain_timeout is over: running downloads are being cut

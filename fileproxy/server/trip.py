@@ -12,7 +12,7 @@ class Trip:
     """Notes of one request. ``finish`` counts them once and writes the access line."""
 
     __slots__ = (
-        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "reply", "route",
+        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "how", "reply", "route",
         "status",
     )  # fmt: skip
 
@@ -27,6 +27,7 @@ class Trip:
         self.answer: Answer | None = None
         self.reply: Reply | None = None
         self.status = 0
+        self.how = ""  # what X-Cache said
         self.ending = "completed"
         self.cut = False  # broken off after the first byte
 
@@ -89,6 +90,7 @@ class Trip:
                 seconds=round(now - self._started, 6),
                 first_byte=None if self._first_byte_at is None else round(self._first_byte_at - self._started, 6),
                 ending=self.ending,
+                cache=self.how or None,
                 route=None if self.route is None else self.route.path,
                 mirror=None if self.answer is None else self.answer.mirror,
                 tries=None if self.answer is None else self.answer.tries,

@@ -1,0 +1,233 @@
+"""The ladder of tiers as one store: memory, then disk, then the shared store.
+
+* Looking up goes down the ladder; what is found below memory is remembered there. Purges (``bans.py``) are tested
+  on the way.
+* Storing never waits: memory at once, disk and shared store by background writers with a bound on what is under way.
+  Over it, storing is skipped and counted, never the client (law 5). What is under way is found by readers.
+* Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from fileproxy.cache.ban import Judged
+from fileproxy.cache.memory import MemoryTier
+from fileproxy.model import Counters, Meta, Piece, Record, Tier
+from fileproxy.tasks import Tasks
+
+MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker
+LANES = 4
+
+
+class Judge(Protocol):
+    """The purges (``bans.py``)."""
+
+    @property
+    def seq(self) -> int: ...
+
+    def judge(self, record: Record) -> Judged:
+        """The record, tested against all purges: as it is, expired by a soft one, or gone."""
+        ...
+
+
+class Store:
+    """See the module's docstring. ``disk`` and ``shared`` may be None; ``bans`` judges what is found."""
+
+    def __init__(
+        self,
+        *,
+        memory: MemoryTier,
+        disk: Tier | None,
+        shared: Tier | None,
+        bans: Judge,
+        counters: Counters,
+        tasks: Tasks,
+    ) -> None:
+        self.memory = memory
+        self.disk = disk
+        self.shared = shared
+        self._bans = bans
+        self._counters = counters
+        self._tasks = tasks
+        self._pending: dict[tuple[bytes, int], bytes] = {}
+        self._pending_bytes = 0
+        self._records: dict[bytes, Record] = {}  # on their way to disk
+        self._lanes: list[deque[Callable[[], Awaitable[object]]]] = [deque() for _ in range(LANES)]
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def ban(self) -> int:
+        """The newest purge: what is stored from now on was made after it."""
+        return self._bans.seq
+
+    # --- looking up ---------------------------------------------------------------------------------------------------
+
+    def find_now(self, key: bytes) -> Record | None:
+        """The record, if memory has it."""
+        record = self.memory.find_now(key) or self._records.get(key)
+        return None if record is None else self._judged(record)
+
+    async def find(self, key: bytes) -> Record | None:
+        """The record from any tier."""
+        record = self.find_now(key)
+        if record is not None:
+            return record
+        for tier in (self.disk, self.shared):
+            if tier is not None and (record := await tier.find(key)) is not None:
+                record = self._judged(record)
+                if record is not None:
+                    self.memory.save_now(record)
+                    return record
+        return None
+
+    def _judged(self, record: Record) -> Record | None:
+        if record.ban == self._bans.seq:
+            return record
+        judged = self._bans.judge(record).record
+        if judged is None:
+            self._counters.add("cache.purged")
+            self.drop(record)
+        elif self.memory.find_now(record.key) is not None:
+            self.memory.save_now(judged)
+        return judged
+
+    async def held(self, meta: Meta) -> set[int]:
+        """The blocks that some tier has."""
+        found = set(self.memory.held_now(meta))
+        found.update(index for rid, index in self._pending if rid == meta.rid)
+        for tier in (self.disk, self.shared):
+            if tier is not None and len(found) < meta.blocks:
+                found |= await tier.held(meta)
+        return found
+
+    def held_now(self, meta: Meta) -> frozenset[int]:
+        """The blocks that memory has."""
+        return self.memory.held_now(meta)
+
+    def read_now(self, meta: Meta, index: int) -> bytes | None:
+        """A block from memory, or on its way to disk."""
+        return self.memory.read_now(meta, index) or self._pending.get((meta.rid, index))
+
+    async def read(self, meta: Meta, index: int, most: int) -> Piece | None:
+        """A block, or a run of blocks as a slice of a file (the caller closes its descriptor)."""
+        if (data := self.read_now(meta, index)) is not None:
+            return data
+        for tier in (self.disk, self.shared):
+            if tier is not None and (piece := await tier.read(meta, index, most)) is not None:
+                if isinstance(piece, bytes):
+                    self.memory.write_now(meta, index, piece)
+                return piece
+        return None
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> bool:
+        """Keep a block; ``disk``: below memory too. True when it is on its way there (readers find it meanwhile)."""
+        self.memory.write_now(meta, index, data)
+        if not disk or self.disk is None:
+            return False
+        if self._pending_bytes + len(data) > MOST_PENDING:
+            self._counters.add("cache.disk_skipped")
+            return False
+        tier = self.disk
+        name = (meta.rid, index)
+        self._pending[name] = data
+        self._pending_bytes += len(data)
+
+        async def write() -> None:
+            try:
+                await tier.write(meta, index, data)
+            finally:
+                if self._pending.get(name) is data:
+                    del self._pending[name]
+                self._pending_bytes -= len(data)
+
+        self._submit(meta.key, write)
+        return True
+
+    def save(self, record: Record, *, disk: bool) -> None:
+        """Keep a record, instead of an older one under its key."""
+        self.memory.save_now(record)
+        if not disk or self.disk is None:
+            return
+        tier = self.disk
+        self._records[record.key] = record
+
+        async def save() -> None:
+            try:
+                await tier.save(record)
+            finally:
+                if self._records.get(record.key) is record:
+                    del self._records[record.key]
+
+        self._submit(record.key, save)
+
+    def finished(self, meta: Meta) -> None:
+        """All blocks have landed: a small object goes to the shared store, too."""
+        tier = self.shared
+        if tier is None or meta.blocks != 1:
+            return
+        data = self.read_now(meta, 0)
+        if data is None:
+            return
+        whole = data
+
+        async def share() -> None:
+            if await tier.save(meta):
+                await tier.write(meta, 0, whole)
+
+        self._submit(meta.key, share)
+
+    def drop(self, record: Record) -> None:
+        """Forget a record and its blocks, in every tier."""
+        self.memory.drop_now(record)
+        self._records.pop(record.key, None)
+        for tier in (self.disk, self.shared):
+            if tier is not None:
+                self._submit(record.key, lambda tier=tier: tier.drop(record))  # type: ignore[misc]
+
+    # --- background writers -------------------------------------------------------------------------------------------
+
+    def _submit(self, key: bytes, job: Callable[[], Awaitable[object]]) -> None:
+        lane = self._lanes[key[0] % LANES]
+        lane.append(job)
+        if len(lane) == 1:
+            self._running += 1
+            self._idle.clear()
+            self._tasks.start(self._work(lane), "store writer")
+
+    async def _work(self, lane: deque[Callable[[], Awaitable[object]]]) -> None:
+        try:
+            while lane:
+                await lane[0]()
+                lane.popleft()
+        finally:
+            lane.clear()
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
+
+    async def settle(self) -> None:
+        """Wait until all that was given to it is written."""
+        await self._idle.wait()
+
+    def statistics(self) -> dict[str, Any]:
+        """For ``/stats`` and ``/health``."""
+        tiers = {"memory": self.memory, "disk": self.disk, "shared": self.shared}
+        return {
+            "pending_bytes": self._pending_bytes,
+            **{name: None if tier is None else tier.statistics() for name, tier in tiers.items()},
+        }
+
+    async def close(self) -> None:
+        """Write what is under way, then let the tiers go."""
+        await self.settle()
+        for tier in (self.memory, self.disk, self.shared):
+            if tier is not None:
+                await tier.close()

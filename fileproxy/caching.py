@@ -1,0 +1,157 @@
+"""Builds what keeps and fills files in one worker: the tiers, the purges, the store, the fills.
+
+All of it outlives a reload; what a newer configuration changes is taken over by ``apply``. Nothing here is required: a
+folder that cannot be used and a store that does not answer leave a smaller cache, and ``describe`` says so (law 9).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fileproxy.cache.banfeed import BanFeed
+from fileproxy.cache.bans import Bans, Kind
+from fileproxy.cache.disk import DiskTier
+from fileproxy.cache.key import entry_url
+from fileproxy.cache.memory import MemoryTier
+from fileproxy.cache.pressure import Decision, MemoryManager
+from fileproxy.cache.redis import RedisTier
+from fileproxy.cache.store import Store
+from fileproxy.clock import Clock
+from fileproxy.errors import BadTarget
+from fileproxy.fill.entry import Shared
+from fileproxy.fill.filler import Filler
+from fileproxy.fill.origin import Fetcher, OriginSource
+from fileproxy.fill.window import Windows
+from fileproxy.keyfile import store_key
+from fileproxy.model import Counters, Target
+from fileproxy.process import cpu_count
+from fileproxy.server.service import Generation, LogLines
+from fileproxy.settings import Settings, schema
+from fileproxy.shared import SharedStore
+from fileproxy.tasks import Tasks
+
+
+class Caching:
+    """See the module's docstring. ``leads``: whether this worker speaks for the machine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: SharedStore,
+        run_dir: Path,
+        leads: Any,
+        counters: Counters,
+        clock: Clock,
+        tasks: Tasks,
+        logs: LogLines,
+    ) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._tasks = tasks
+        self._logs = logs
+        self._block = settings.cache.block
+        disk = settings.cache.disk
+        folder = run_dir if disk == "off" else Path(disk.path)
+        self.secret = store_key(settings.redis.secret, run_dir)
+        self.bans = Bans(folder, clock)
+        self.disk = None if disk == "off" else self._disk(disk)
+        self.store = Store(
+            memory=MemoryTier(memory_share(settings), counters),
+            disk=self.disk,
+            shared=None,
+            bans=self.bans,
+            counters=counters,
+            tasks=tasks,
+        )
+        self.windows = Windows(settings.cache.window, memory_share(settings))
+        self.shared = Shared(
+            self.store, clock, tasks, counters, self.windows, settings.cache.fill_after_abort, settings.cache.block
+        )
+        self.filler = Filler(self.shared, logs)
+        self._leads = leads
+        self._feed = None
+        self.take(settings, store)
+
+    def _disk(self, disk: schema.DiskTier) -> DiskTier:
+        return DiskTier(
+            Path(disk.path),
+            size=disk.size,
+            min_free=disk.min_free,
+            scrub=disk.scrub,
+            writable=True,
+            counters=self._counters,
+            clock=self._clock,
+            tasks=self._tasks,
+            on_problem=lambda problem: self._logs.event("warning", "disk tier", detail=problem),
+        )
+
+    async def open(self) -> None:
+        if self.disk is not None:
+            await self.disk.open()
+
+    def source(self, upstream: Fetcher, *, writes: bool = True) -> OriginSource:
+        """Where missing bytes of an upstream's files come from."""
+        return OriginSource(upstream, writes=writes, block=self._block, clock=self._clock, ban=lambda: self.bans.seq)
+
+    def take(self, settings: Settings, store: SharedStore) -> None:
+        """Take over what of the settings acts without new workers."""
+        cache = settings.cache
+        self.store.memory.resize(memory_share(settings))
+        self.windows.configured, self.windows.total = cache.window, memory_share(settings)
+        self.shared.fill_after_abort = cache.fill_after_abort
+        self.store.shared = (
+            None
+            if cache.redis == "off" or store.state == "off"
+            else RedisTier(
+                store,
+                self.bans,
+                secret=self.secret,
+                max_object=cache.redis.max_object,
+                max_entries=cache.redis.max_entries,
+                counters=self._counters,
+                clock=self._clock,
+            )
+        )
+
+    async def invalidate(self, uris: tuple[str, ...], generation: Generation) -> None:
+        """Nothing that is stored under these URIs may be used any more (RFC 9111 §4.4): a ban each, for all workers."""
+        wanted: list[tuple[Kind, str, bool]] = [("key", url, False) for uri in uris for url in urls_of(uri, generation)]
+        if wanted:
+            await self.bans.announce(wanted)
+
+    def describe(self) -> dict[str, Any]:
+        """For ``/health`` and ``/stats``."""
+        return {
+            **self.store.statistics(),
+            "bans": self.bans.statistics(),
+            "window_bytes": self.windows.size,
+            "flights": self.windows.flights,
+        }
+
+    async def close(self) -> None:
+        await self.store.close()
+        self.bans.close()
+
+
+def memory_share(settings: Settings) -> int:
+    """This worker's part of ``cache.memory``."""
+    workers = cpu_count() if settings.server.workers == "auto" else settings.server.workers
+    return settings.cache.memory // workers
+
+
+def urls_of(uri: str, generation: Generation) -> list[str]:
+    """What ``Meta.url`` is for an absolute URI as clients ask for it; [] when no route serves it."""
+    parts = urlsplit(uri)
+    target = Target(parts.path or "/", parts.query or None)
+    try:
+        match = generation.routes.match(parts.hostname or "", target)
+    except BadTarget:
+        return []
+    if match is None:
+        return []
+    route = match.route
+    policy = generation.policies[route.path, tuple(route.hosts)]
+    return [entry_url(route.upstream, generation.keyed_host(route, parts.netloc), match.forwarded_target, policy)]

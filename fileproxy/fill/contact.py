@@ -1,0 +1,71 @@
+"""The first answer for a key, shared by all who ask for it meanwhile.
+
+It is an owned task: the client that caused it may leave. Whoever waits gets the entry, or learns that this answer is
+not for sharing and asks for itself; only the leader may take an answer that is for one client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fileproxy.errors import FileProxyError
+from fileproxy.fill.entry import Entry
+from fileproxy.model import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How a contact ended: with an entry, or with an answer for the leader alone (or none at all: ask for yourself)."""
+
+    entry: Entry | None = None
+    answer: Answer | None = None
+    confirmed: bool = False  # the origin confirmed what was stored
+    shared: bool = True  # those who waited may have the entry as it comes
+    reason: str = ""
+    status: int | None = None  # what the origin answered
+
+
+class Contact:
+    """One such answer on its way. ``wait`` is for everybody, ``claim`` for the leader."""
+
+    def __init__(self) -> None:
+        self._done = asyncio.Event()
+        self._reached: Reached | None = None
+        self._error: FileProxyError | None = None
+        self._orphan = False
+        self.waiters = 0
+
+    async def wait(self) -> Reached:
+        """How it ended. Raises what it ended with."""
+        self.waiters += 1
+        try:
+            await self._done.wait()
+        finally:
+            self.waiters -= 1
+        if self._error is not None:
+            raise self._error
+        assert self._reached is not None
+        return self._reached
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    @property
+    def unclaimed(self) -> Answer | None:
+        """An answer whose leader has left: to be closed."""
+        return self._reached.answer if self._orphan and self._reached is not None else None
+
+    def abandon(self) -> Answer | None:
+        """The leader leaves. Returns the answer that it has to close, if it is here already."""
+        self._orphan = True
+        return None if self._reached is None else self._reached.answer
+
+    def reach(self, reached: Reached) -> None:
+        self._reached = reached
+        self._done.set()
+
+    def fail(self, error: FileProxyError) -> None:
+        self._error = error
+        self._done.set()

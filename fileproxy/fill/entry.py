@@ -1,0 +1,215 @@
+"""One representation while somebody reads or fills it: what is held, and the flights that bring the rest.
+
+Everything here runs between two awaits, so that of all who miss a block only one starts a flight for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from fileproxy.clock import Clock
+from fileproxy.errors import BadDigest, CannotContinue, FileChanged
+from fileproxy.fill import plan
+from fileproxy.fill.flight import Flight
+from fileproxy.fill.values import Keep, Need
+from fileproxy.fill.window import Windows
+from fileproxy.http.digests import Verifier, parse_digests
+from fileproxy.model import Body, Counters, FileSlice, Meta
+from fileproxy.tasks import Tasks
+
+UNKNOWN_SIZE = 2**62  # of an entry whose length nobody has said yet
+NEAR = 8 * 1024 * 1024  # a reader this far ahead of a flight waits for it rather than asking for itself
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """What all entries of a worker share."""
+
+    store: Keep
+    clock: Clock
+    tasks: Tasks
+    counters: Counters
+    windows: Windows
+    fill_after_abort: int
+    block: int
+
+
+class Entry:
+    """See the module's docstring.
+
+    ``held`` are the blocks believed to be in a tier (a wrong belief costs a look); ``kept`` those on their way to disk
+    or on it, which nothing takes away while a reader needs them. ``writes``: this worker may put it on disk.
+    """
+
+    def __init__(self, shared: Shared, meta: Meta, held: set[int], *, writes: bool) -> None:
+        self.shared = shared
+        self.meta = meta
+        self.held = held
+        self.kept: set[int] = set()
+        self.writes = writes
+        self.flights: list[Flight] = []
+        self.gone = False  # purged, changed or wrong: nobody new may have it
+        self.digest = parse_digests(meta.headers, "Repr-Digest")
+        self._verifying: asyncio.Future[None] | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.meta.size != UNKNOWN_SIZE and len(self.held) >= self.meta.blocks
+
+    def has_all(self, offset: int, length: int) -> bool:
+        """Whether these bytes are believed to be in a tier."""
+        block = self.meta.block
+        return all(index in self.held for index in range(offset // block, -(-(offset + length) // block)))
+
+    def has(self, position: int) -> bool:
+        """Whether the byte is in a tier from which it cannot vanish under a reader."""
+        return position // self.meta.block in self.kept
+
+    # --- flights ------------------------------------------------------------------------------------------------------
+
+    def flight_for(self, position: int) -> Flight | None:
+        """The flight a reader at ``position`` should follow."""
+        serving = [flight for flight in self.flights if flight.serves(position, NEAR)]
+        return max(serving, key=lambda flight: flight.position, default=None)
+
+    def start(self, need: Need, position: int, stop: int) -> Flight:
+        """A new flight for the missing bytes at ``position``. Raises CannotContinue."""
+        meta = self.meta
+        if not meta.pinned:
+            raise CannotContinue(f"{meta.url}: bytes from {position} on are missing and cannot be joined")
+        first = position // meta.block
+        end = plan.segment_end(
+            first,
+            -(-min(stop, meta.size) // meta.block),
+            self.held,
+            [(-(-one.position // meta.block), -(-(one.end or meta.size) // meta.block)) for one in self.flights],
+        )
+        return self.launch(Flight(self, need, first * meta.block, min(end * meta.block, meta.size)))
+
+    def launch(self, flight: Flight) -> Flight:
+        """Let a flight begin."""
+        self.flights.append(flight)
+        self.shared.windows.flights += 1
+        self.shared.counters.add("flight.started")
+        self.shared.counters.add("flight.running")
+        self.shared.tasks.start(flight.run(), "flight")
+        return flight
+
+    def left(self, flight: Flight) -> None:
+        """A flight is over."""
+        self.flights.remove(flight)
+        self.shared.windows.flights -= 1
+        self.shared.counters.add("flight.running", -1)
+
+    async def segment(self, flight: Flight) -> tuple[Body, int]:
+        """The bytes a flight still misses."""
+        end = self.meta.size if flight.end is None else flight.end
+        try:
+            return await flight.need.source.segment(self.meta, flight.need, flight.position, end)
+        except FileChanged:
+            self.condemn()
+            raise
+
+    # --- what flights bring -------------------------------------------------------------------------------------------
+
+    def commit(self, index: int, data: bytes) -> None:
+        """A whole block has landed."""
+        self.held.add(index)
+        if self.shared.store.put(self.meta, index, data, disk=self.writes):
+            self.kept.add(index)
+
+    def uncommit(self) -> None:
+        """What was committed is wrong; nobody has seen it."""
+        self.held.clear()
+        self.kept.clear()
+
+    def ended(self, size: int, rest: bytes) -> None:
+        """A body of unknown length has ended as its framing says: ``size`` bytes; ``rest`` is the last block."""
+        headers = (*self.meta.headers, ("Content-Length", str(size)))
+        self.meta = msgspec.structs.replace(self.meta, size=size, headers=headers)
+        if rest:
+            self.commit((size - 1) // self.meta.block, rest)
+        self._save_single()
+
+    def filled(self, flight: Flight) -> None:
+        """A flight has landed all its bytes."""
+        if not self.meta.pinned:
+            self._save_single()
+        elif self.writes and self.complete and not self.gone:
+            self.shared.store.finished(self.meta)
+
+    def _save_single(self) -> None:
+        if self.complete and not self.gone:
+            self.shared.store.save(self.meta, disk=self.writes)
+            if self.writes:
+                self.shared.store.finished(self.meta)
+
+    def proved(self) -> None:
+        """The digest agrees."""
+        self.meta = msgspec.structs.replace(self.meta, verified=True)
+        if self.meta.pinned and not self.gone:
+            self.shared.store.save(self.meta, disk=self.writes)
+
+    def condemn(self) -> None:
+        """It is not what it says, or not any more: nobody may have it again."""
+        if not self.gone:
+            self.gone = True
+            self.shared.counters.add("cache.condemned")
+            self.shared.store.drop(self.meta)
+
+    # --- integrity ----------------------------------------------------------------------------------------------------
+
+    async def verify(self) -> None:
+        """Check the digest over the stored blocks, once for all readers. Raises BadDigest.
+
+        Blocks that cannot be read any more leave the file unchecked: then it is counted, and goes as it came.
+        """
+        if not self.digest or self.meta.verified:
+            return
+        while self._verifying is not None:
+            await self._verifying
+        if self.meta.verified:
+            return
+        self._verifying = asyncio.get_running_loop().create_future()
+        try:
+            await self._verify(Verifier(self.digest))
+        finally:
+            self._verifying.set_result(None)
+            self._verifying = None
+
+    async def _verify(self, verifier: Verifier) -> None:
+        store, meta = self.shared.store, self.meta
+        index = 0
+        while index < meta.blocks:
+            piece = store.read_now(meta, index) or await store.read(meta, index, 8)
+            if piece is None:
+                self.shared.counters.add("cache.digest_unchecked")
+                return
+            if isinstance(piece, FileSlice):
+                try:
+                    await asyncio.to_thread(_feed, verifier, piece)
+                finally:
+                    os.close(piece.descriptor)
+                index += -(-piece.length // meta.block)
+            else:
+                verifier.update(piece)
+                index += 1
+        if not verifier.agrees():
+            self.shared.counters.add("cache.digest_mismatches")
+            self.condemn()
+            raise BadDigest("The file does not have the digest that its origin said.", retryable=False)
+        self.proved()
+
+
+def _feed(verifier: Verifier, piece: FileSlice) -> None:
+    at, end = piece.offset, piece.offset + piece.length
+    while at < end:
+        data = os.pread(piece.descriptor, min(1024 * 1024, end - at), at)
+        if not data:
+            return  # cut short: it will not agree
+        verifier.update(data)
+        at += len(data)

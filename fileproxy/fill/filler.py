@@ -1,0 +1,328 @@
+"""An ask becomes an opened entry: look up → judge → contact, join or pass on.
+
+1. What is stored and fresh is opened. Its missing blocks are brought by flights when they are read.
+2. What is stale is revalidated, once for all who ask (or behind the answer, where that is allowed).
+3. What is not stored is contacted once; all who ask meanwhile wait for that head and read along.
+4. What may not be shared is fetched by each ask for itself, and that is remembered for a while (hit-for-miss).
+5. HEAD and conditional asks that nothing stored can answer are passed on and start no fill (law 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import msgspec
+
+from fileproxy.cache.freshness import Decision, Serve, Times, age_at_receipt, current_age, decide, reuse_of
+from fileproxy.cache.key import variant_key
+from fileproxy.cache.storing import may_queue
+from fileproxy.cache.validation import head_agrees, update_headers
+from fileproxy.errors import FileProxyError, UpstreamError, UpstreamReset
+from fileproxy.fill.contact import Contact, Reached
+from fileproxy.fill.entry import Entry, Shared
+from fileproxy.fill.flight import Flight
+from fileproxy.fill.plan import widened
+from fileproxy.fill.reader import EntryBody
+from fileproxy.fill.values import Contacted, Journal, Need
+from fileproxy.http.cache_control import request_directives
+from fileproxy.http.cache_status import CacheStatus, Forward
+from fileproxy.http.ranges import resolve
+from fileproxy.model import Answer, Meta, VaryRule
+
+How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
+MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
+MOST_ROUNDS = 4  # of an ask that finds, each time it waited, another variant than its own
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an ask gets.
+
+    ``body`` over an entry; or ``answer``, for this client only; or neither: the caller fetches for itself (BYPASS), or
+    says that nothing stored will do (TIMEOUT, only-if-cached).
+    """
+
+    how: How
+    status: CacheStatus
+    entry: Entry | None = None
+    body: EntryBody | None = None
+    answer: Answer | None = None
+    age_s: float = 0.0
+
+
+class Filler:
+    """The fills of one worker."""
+
+    def __init__(self, shared: Shared, journal: Journal) -> None:
+        self._shared = shared
+        self._journal = journal
+        self._entries: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()
+        self._contacts: dict[bytes, Contact] = {}
+        self._unshareable: OrderedDict[bytes, float] = OrderedDict()  # key → until when (clock.now())
+
+    async def open(self, need: Need) -> Opened:
+        """See the module's docstring. Raises FileProxyError when nothing can be had."""
+        for _ in range(MOST_ROUNDS):
+            record, need, forward = await self._find(need)
+            now = self._shared.clock.time()
+            if record is None:
+                opened = await self._missed(need, forward)
+            else:
+                reuse = reuse_of(record.status, record.headers, record.received_at, need.policy)
+                times = Times(record.received_at, record.age_s, record.expired_at)
+                opened = await self._stored(need, record, decide(reuse, times, need.headers, now, need.policy))
+            if opened is not None:
+                return opened
+        return Opened("BYPASS", CacheStatus("vary-miss", detail="too many variants at once"))
+
+    def open_now(self, need: Need) -> Opened | None:
+        """The same, when memory alone can answer; None when it cannot."""
+        record, need = self._find_now(need)
+        if record is None or not set(range(record.blocks)) <= self._shared.store.held_now(record):
+            return None
+        reuse = reuse_of(record.status, record.headers, record.received_at, need.policy)
+        times = Times(record.received_at, record.age_s, record.expired_at)
+        decision = decide(reuse, times, need.headers, self._shared.clock.time(), need.policy)
+        if decision.serve is not Serve.FRESH:
+            return None
+        entry = self._entries.get(record.rid)
+        if entry is None:
+            entry = self._live(record, set(range(record.blocks)), writes=need.source.writes)
+        return self._opened("HIT", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
+
+    # --- looking up ---------------------------------------------------------------------------------------------------
+
+    def _find_now(self, need: Need) -> tuple[Meta | None, Need]:
+        record = self._shared.store.find_now(need.primary)
+        if isinstance(record, VaryRule):
+            need = replace(need, key=variant_key(record.key, record.fields, need.headers))
+            record = self._shared.store.find_now(need.key)
+        return (record if isinstance(record, Meta) else None), need
+
+    async def _find(self, need: Need) -> tuple[Meta | None, Need, Forward]:
+        """The entry that the key and Vary select; the need with the key of its variant; why there is none."""
+        store = self._shared.store
+        record = await store.find(need.primary)
+        if isinstance(record, VaryRule):
+            need = replace(need, key=variant_key(record.key, record.fields, need.headers))
+            record = await store.find(need.key)
+            return (record if isinstance(record, Meta) else None), need, "vary-miss"
+        return record, replace(need, key=need.primary), "uri-miss"
+
+    async def _entry(self, meta: Meta, need: Need) -> Entry | None:
+        """The live entry of a record; None when it is of no use any more (bytes are gone that cannot be had again)."""
+        entry = self._entries.get(meta.rid)
+        if entry is not None:
+            if entry.meta.received_at < meta.received_at:
+                entry.meta = meta
+            return entry
+        held = await self._shared.store.held(meta)
+        if not meta.pinned and len(held) < meta.blocks:
+            self._shared.store.drop(meta)
+            return None
+        return self._entries.get(meta.rid) or self._live(meta, held, writes=need.source.writes)
+
+    def _live(self, meta: Meta, held: set[int], *, writes: bool) -> Entry:
+        entry = Entry(self._shared, meta, held, writes=writes)
+        entry.kept |= held
+        self._entries[meta.rid] = entry
+        return entry
+
+    # --- stored -------------------------------------------------------------------------------------------------------
+
+    async def _stored(self, need: Need, meta: Meta, decision: Decision) -> Opened | None:
+        if decision.serve is Serve.TIMEOUT:
+            return Opened("TIMEOUT", CacheStatus("request", detail="only-if-cached"))
+        if decision.serve is Serve.BYPASS:
+            return Opened("BYPASS", CacheStatus("request", detail="authorization"))
+        entry = await self._entry(meta, need)
+        if entry is None:
+            return await self._missed(need, "uri-miss")
+        if decision.serve is Serve.REVALIDATE:
+            return await self._revalidated(need, entry, decision)
+        if decision.refresh and need.key not in self._contacts:
+            self._shared.counters.add("cache.refreshed_behind")
+            self._start(need, entry.meta)
+        how: How = "HIT" if decision.serve is Serve.FRESH else "STALE"
+        return self._opened(how, CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
+
+    async def _revalidated(self, need: Need, entry: Entry, decision: Decision) -> Opened | None:
+        leader = need.key not in self._contacts
+        contact = self._contacts.get(need.key) or self._start(need, entry.meta)
+        reason: Forward = "request" if decision.by_request else "stale"
+        try:
+            reached = await self._reached(contact, leader)
+        except UpstreamError:
+            if not decision.if_disconnected:
+                raise
+            self._shared.counters.add("cache.stale_on_error")
+            return self._opened("STALE", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
+        if (reached.status or 0) >= 500 and decision.if_error:
+            if leader and reached.answer is not None:
+                await reached.answer.body.aclose()
+            self._shared.counters.add("cache.stale_on_error")
+            return self._opened("STALE", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
+        return self._took(need, reached, leader, reason)
+
+    # --- not stored ---------------------------------------------------------------------------------------------------
+
+    async def _missed(self, need: Need, forward: Forward) -> Opened | None:
+        if not need.policy.ignore_request and request_directives(need.headers).only_if_cached:
+            return Opened("TIMEOUT", CacheStatus(forward, detail="only-if-cached"))
+        if need.method != "GET":
+            return Opened("BYPASS", CacheStatus("method"))
+        if need.conditional:
+            return Opened("BYPASS", CacheStatus(forward, detail="conditional"))
+        if not may_queue(need.method, need.headers, need.policy):
+            return Opened("BYPASS", CacheStatus("request"))
+        if self._is_unshareable(need.key):
+            self._shared.counters.add("cache.hit_for_miss")
+            return Opened("BYPASS", CacheStatus(forward, detail="hit-for-miss"))
+        leader = need.key not in self._contacts
+        contact = self._contacts.get(need.key) or self._start(need, None)
+        return self._took(need, await self._reached(contact, leader), leader, forward)
+
+    def _took(self, need: Need, reached: Reached, leader: bool, forward: Forward) -> Opened | None:
+        """What a contact means for one of those who waited; None: look again (it was another variant)."""
+        entry = reached.entry
+        if entry is None:
+            if leader and reached.answer is not None:
+                status = CacheStatus(forward, reached.status, detail=reached.reason or None)
+                return Opened("BYPASS", status, answer=reached.answer)
+            return Opened("BYPASS", CacheStatus(forward, detail=reached.reason or None))
+        if not leader:
+            if not self._fits(need, entry):
+                return None
+            if not reached.shared:
+                return Opened("BYPASS", CacheStatus(forward, detail="not shared"))
+            self._shared.counters.add("cache.collapsed")
+        how: How = "REVALIDATED" if reached.confirmed else "MISS"
+        age = current_age(entry.meta.age_s, entry.meta.received_at, self._shared.clock.time())
+        status = CacheStatus(forward, reached.status, stored=not reached.confirmed, collapsed=not leader)
+        return self._opened(how, status, entry, need, age)
+
+    def _fits(self, need: Need, entry: Entry) -> bool:
+        """Whether the entry that another ask brought is of this one's variant."""
+        fields = self._vary_of(need.primary)
+        key = variant_key(need.primary, fields, need.headers) if fields else need.primary
+        return key == entry.meta.key
+
+    def _vary_of(self, primary: bytes) -> tuple[str, ...]:
+        record = self._shared.store.find_now(primary)
+        return record.fields if isinstance(record, VaryRule) else ()
+
+    def _opened(self, how: How, status: CacheStatus, entry: Entry, need: Need, age_s: float) -> Opened:
+        counters = self._shared.counters
+        body = EntryBody(entry, need)
+        position = 0
+        if need.ranges and entry.meta.size and (spans := resolve(need.ranges, entry.meta.size)):
+            position = spans[0][0]
+            here = all(entry.has_all(*span) for span in spans)
+        else:
+            here = entry.complete
+        if how in ("HIT", "STALE", "REVALIDATED") and not here and need.method == "GET":
+            status = replace(status, forward="partial", stored=True)
+            how = "PARTIAL" if how == "HIT" else how
+        if how in ("MISS", "REVALIDATED", "PARTIAL"):
+            body.expect(position)
+        counters.add(f"cache.{how.lower()}")
+        return Opened(how, status, entry, body, None, age_s)
+
+    async def note_head(self, need: Need, answer: Answer) -> None:
+        """What the origin's answer to a HEAD says of what is stored (§4.3.5)."""
+        record, need, _ = await self._find(need)
+        if record is None or answer.status != 200:
+            return
+        now = self._shared.clock.time()
+        if not head_agrees(record.headers, answer.headers, now):
+            self._shared.store.drop(record)
+            return
+        headers = update_headers(record.headers, answer.headers, now, need.policy)
+        age_s = age_at_receipt(answer.headers, now, now)
+        record = msgspec.structs.replace(record, headers=headers, received_at=now, age_s=age_s)
+        if (entry := self._entries.get(record.rid)) is not None:
+            entry.meta = record
+        self._shared.store.save(record, disk=need.source.writes)
+
+    # --- contacts -----------------------------------------------------------------------------------------------------
+
+    def _start(self, need: Need, stale: Meta | None) -> Contact:
+        contact = self._contacts[need.key] = Contact()
+        self._shared.tasks.start(self._reach(contact, need, stale), "contact")
+        return contact
+
+    async def _reached(self, contact: Contact, leader: bool) -> Reached:
+        try:
+            return await contact.wait()
+        except asyncio.CancelledError:
+            if leader and (answer := contact.abandon()) is not None:
+                self._shared.tasks.start(answer.body.aclose(), "close")
+            raise
+
+    async def _reach(self, contact: Contact, need: Need, stale: Meta | None) -> None:
+        error: FileProxyError = UpstreamReset("the fetch was stopped")
+        try:
+            spec = widened(need.ranges, self._shared.block) if need.ranges else None
+            contacted = await need.source.contact(need, spec, stale)
+            contact.reach(await self._adopt(need, contacted, stale))
+            if contact.unclaimed is not None:
+                await contact.unclaimed.body.aclose()
+            return
+        except FileProxyError as ours:
+            error = ours
+        finally:
+            self._contacts.pop(need.key, None)
+            if not contact.done:
+                contact.fail(error)
+        if contact.waiters == 0:  # nobody learns of it otherwise
+            self._journal.event("warning", "refresh_failed", url=need.url, detail=error.detail)
+
+    async def _adopt(self, need: Need, contacted: Contacted, stale: Meta | None) -> Reached:
+        """Make the answer an entry with its first flight, or remember that it cannot be one."""
+        answer, meta, shared = contacted.answer, contacted.meta, self._shared
+        status = None if answer is None else answer.status
+        if meta is None:
+            if contacted.hit_for_miss_s:
+                self._remember_unshareable(need.key, contacted.hit_for_miss_s)
+            return Reached(answer=answer, reason=contacted.reason, status=status)
+        if contacted.vary:
+            rule = VaryRule(
+                key=need.primary, url=need.url, fields=contacted.vary, ban=meta.ban, stored_at=meta.received_at
+            )
+            shared.store.save(rule, disk=need.source.writes)
+            meta = msgspec.structs.replace(meta, key=variant_key(need.primary, contacted.vary, need.headers))
+        if answer is None:  # confirmed (by the origin, or by the worker that owns the key)
+            entry = await self._entry(meta, need) or self._live(meta, set(), writes=need.source.writes)
+            entry.meta = meta
+            shared.store.save(meta, disk=need.source.writes)
+            return Reached(entry, confirmed=stale is not None, shared=contacted.shared, status=304)
+        held = await shared.store.held(meta) if not need.source.writes else set()
+        entry = self._live(meta, held, writes=need.source.writes)
+        if meta.pinned or meta.size == 0:
+            shared.store.save(meta, disk=need.source.writes)
+        if contacted.end == contacted.offset:
+            await answer.body.aclose()
+        else:
+            entry.launch(Flight(entry, need, contacted.offset, contacted.end, answer.body))
+        return Reached(entry, shared=contacted.shared, status=status)
+
+    # --- hit for miss -------------------------------------------------------------------------------------------------
+
+    def _is_unshareable(self, key: bytes) -> bool:
+        until = self._unshareable.get(key)
+        if until is None:
+            return False
+        if self._shared.clock.now() < until:
+            return True
+        del self._unshareable[key]
+        return False
+
+    def _remember_unshareable(self, key: bytes, seconds: float) -> None:
+        self._unshareable[key] = self._shared.clock.now() + seconds
+        self._unshareable.move_to_end(key)
+        while len(self._unshareable) > MOST_REMEMBERED:
+            self._unshareable.popitem(last=False)

@@ -1,0 +1,384 @@
+"""One segment being filled: one fill, any number of readers, and a table of states.
+
+Rules:
+
+1. Bytes land in order. What has landed is in ``buffer`` (``base`` to ``position``) until it is ahead of the window.
+2. It runs at its fastest reader's pace: at most a window ahead of it. Who lags behind ``base`` reads stored blocks, or
+   asks anew where bytes can be joined. Where they cannot (``meta.pinned`` is false), nothing a reader needs is let go before
+   it is stored.
+3. A whole block is handed to the store when it has landed; half a block never is.
+4. Failure is never an end: readers get the error. A pinned flight first goes on by itself, at the next missing byte.
+5. Nobody reads: it stops, unless little is missing (``fill_after_abort``). Blocks that were stored stay.
+6. A digest the origin sent is checked before the last byte is shown (RFC 9530); for a file of one block, before any is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
+from fileproxy.http.digests import Verifier
+from fileproxy.model import Body
+
+if TYPE_CHECKING:
+    from fileproxy.fill.entry import Entry
+    from fileproxy.fill.values import Need
+
+HOLD_S = 0.5  # how long a flight without readers waits for its first, or its next
+BARREN_MOST = 12  # times in a row that going on may fail without a new byte
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+DIGEST_TRIES = 3
+
+
+class State(enum.Enum):
+    """Where a flight stands."""
+
+    CONNECTING = "the request for its bytes is on its way"
+    STREAMING = "bytes land"
+    PAUSED = "a window ahead of its fastest reader"
+    RESUMING = "its connection broke; it goes on at the next missing byte"
+    DONE = "all its bytes have landed"
+    FAILED = "it could not go on; readers are told why"
+    STOPPED = "nobody reads it any more"
+
+
+EDGES: dict[State, frozenset[State]] = {
+    State.CONNECTING: frozenset({State.STREAMING, State.RESUMING, State.FAILED, State.STOPPED}),
+    State.STREAMING: frozenset({State.PAUSED, State.RESUMING, State.DONE, State.FAILED, State.STOPPED}),
+    State.PAUSED: frozenset({State.STREAMING, State.FAILED, State.STOPPED}),
+    State.RESUMING: frozenset({State.CONNECTING, State.FAILED, State.STOPPED}),
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+    State.STOPPED: frozenset(),
+}
+OVER = frozenset({State.DONE, State.FAILED, State.STOPPED})
+
+
+class Cursor:
+    """Where one reader of a flight stands."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
+class Flight:
+    """Bytes ``first`` to ``end`` (exclusive; None = until the framed end) of an entry.
+
+    ``body`` and ``skip`` are given when the answer is already here (first contact); else it asks by itself.
+    ``run`` is its work, to be started as an owned task.
+    """
+
+    def __init__(
+        self, entry: Entry, need: Need, first: int, end: int | None, body: Body | None = None, skip: int = 0
+    ) -> None:
+        self.entry = entry
+        self.need = need
+        self.first = self.base = self.position = first
+        self.end = end
+        self.state = State.CONNECTING
+        self.error: FileProxyError | None = None
+        self.readers: set[Cursor] = set()
+        self.resumed = 0
+        self._body = body
+        self._skip = skip
+        self._offsets: list[int] = []
+        self._chunks: list[bytes] = []
+        self._parts: list[bytes] = []  # of the block that is landing
+        self._whole_from = -(-first // entry.meta.block) * entry.meta.block  # first byte of the first whole block
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._moved = asyncio.Event()  # a reader came, went or took bytes
+        self._hold_until = entry.shared.clock.now() + HOLD_S
+        self._verifier: Verifier | None = None
+        self.shown = first  # readers see bytes before this one
+        self._begin_digest()
+
+    def _begin_digest(self) -> None:
+        entry = self.entry
+        if self.first == 0 and entry.digest and self.end in (None, entry.meta.size):
+            self._verifier = Verifier(entry.digest)
+
+    # --- for readers --------------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return self.position - self.base
+
+    def serves(self, position: int, ahead: int) -> bool:
+        """Whether a reader at ``position`` should follow: it is still here, or lands within ``ahead`` bytes."""
+        if position < self.base or self.over:
+            return False
+        return position < (self.end if self.end is not None else position + 1) and position - self.position <= ahead
+
+    def attach(self, position: int) -> Cursor:
+        cursor = Cursor(position)
+        self.readers.add(cursor)
+        self._moved.set()
+        return cursor
+
+    def detach(self, cursor: Cursor) -> None:
+        self.readers.discard(cursor)
+        self._moved.set()
+
+    def take(self, cursor: Cursor, stop: int | None) -> bytes | None:
+        """The bytes at the cursor that have landed (a chunk as it came, cut at ``stop``), or None for now."""
+        at = cursor.position
+        if not self.base <= at < self.shown:
+            return None
+        number = bisect_right(self._offsets, at) - 1
+        chunk, start = self._chunks[number], self._offsets[number]
+        upto = self.shown if stop is None else min(stop, self.shown)
+        if at > start or start + len(chunk) > upto:
+            chunk = chunk[at - start : upto - start]
+        cursor.position = at + len(chunk)
+        if self.state is State.PAUSED:
+            self._moved.set()
+        return chunk
+
+    async def landed(self) -> None:
+        """Wait until something changed: bytes, or the state."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+
+    # --- its work -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fill until the end. Never raises but for cancellation: how it ended is its state."""
+        counters = self.entry.shared.counters
+        try:
+            await self._fill()
+        except asyncio.CancelledError:
+            self._turn(State.STOPPED)
+            raise
+        except FileProxyError as error:
+            self.error = error
+            if not self.over:
+                counters.add("flight.failed")
+                self._turn(State.FAILED)
+        finally:
+            if not self.over:  # a bug of ours: readers must still learn that nothing more comes
+                self.error = UpstreamReset("the fill ended by a mistake of ours")
+                self.state = State.FAILED
+            self._wake()
+            self.entry.left(self)
+            await self._close_body()
+
+    async def _fill(self) -> None:
+        barren = 0
+        while True:
+            before = self.position
+            try:
+                if self._body is None:
+                    self._body, self._skip = await self.entry.segment(self)
+                self._turn(State.STREAMING)
+                await self._stream(self._body)
+                return
+            except BadDigest:
+                barren += 1
+                self.entry.shared.counters.add("cache.digest_mismatches")
+                if self.shown > self.first or barren >= DIGEST_TRIES or not self.entry.meta.pinned:
+                    self.entry.condemn()
+                    raise
+                self._start_over()
+            except UpstreamError as error:
+                barren = 0 if self.position > before else barren + 1
+                if not (self.entry.meta.pinned and error.retryable) or barren >= BARREN_MOST:
+                    raise
+                self.resumed += 1
+                self.entry.shared.counters.add("flight.resumed")
+            self._turn(State.RESUMING)
+            await self._close_body()
+            if not await self._wanted():
+                self._turn(State.STOPPED)
+                return
+            if barren:
+                await self.entry.shared.clock.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (barren - 1)))
+            self._turn(State.CONNECTING)
+
+    async def _stream(self, body: Body) -> None:
+        skip = self._skip
+        async for piece in body:
+            if not isinstance(piece, bytes):
+                raise TypeError("an upstream's body hands on bytes")
+            if skip:
+                dropped = min(skip, len(piece))
+                skip -= dropped
+                piece = piece[dropped:]  # noqa: PLW2901 (the rest of it)
+                if not piece:
+                    continue
+            if self.end is not None and self.position + len(piece) > self.end:
+                piece = piece[: self.end - self.position]  # noqa: PLW2901 (what follows belongs to another flight)
+            self._land(piece)
+            if self._meets():
+                self.end = self.position
+            if self.position == self.end:
+                break
+            if not await self._room():
+                self._turn(State.STOPPED)
+                return
+        if self.end is None:
+            self._finish(body)
+        elif self.position < self.end:
+            raise Truncated(f"{self.position} of {self.end} bytes came")
+        else:
+            self.entry.filled(self)
+        self._turn(State.DONE)
+
+    def _land(self, piece: bytes) -> None:
+        self._offsets.append(self.position)
+        self._chunks.append(piece)
+        if self._verifier is not None:
+            self._verifier.update(piece)
+        at, self.position = self.position, self.position + len(piece)
+        self._show()
+        self._collect(piece, at)  # after the digest was checked: what is wrong is not kept
+        self._trim()
+        self._wake()
+
+    def _meets(self) -> bool:
+        """Whether the next block is held already, or another flight that began ahead brings it."""
+        meta, at = self.entry.meta, self.position
+        if self.end is None or at >= self.end or at % meta.block or self._verifier is not None:
+            return False
+        if at // meta.block in self.entry.held:
+            return True
+        return any(self.first < one.first <= at < (one.end or meta.size) for one in self.entry.flights)
+
+    def _show(self) -> None:
+        """What readers may see: all, or where a digest is checked all but the end of the file until it was."""
+        if self._verifier is None:
+            self.shown = self.position
+        elif self.position == self.entry.meta.size and self.end is not None:
+            if not self._verifier.agrees():
+                raise BadDigest("The file does not have the digest that its origin said.")
+            self.entry.proved()
+            self.shown = self.position
+        elif self.entry.meta.size > self.entry.meta.block or self.end is None:
+            self.shown = max(self.shown, self._offsets[-1])
+
+    def _collect(self, piece: bytes, at: int) -> None:
+        """Cut what landed at ``at`` into blocks, and hand whole ones on."""
+        meta = self.entry.meta
+        if at < self._whole_from:
+            cut = self._whole_from - at
+            piece, at = piece[cut:], at + min(cut, len(piece))
+        while piece:
+            room = meta.block - at % meta.block
+            part = piece[:room]
+            self._parts.append(part)
+            piece, at = piece[room:], at + len(part)
+            if at % meta.block == 0 or at == meta.size:
+                data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts = []
+                self.entry.commit((at - 1) // meta.block, data)
+
+    def _finish(self, body: Body) -> None:
+        """The framed end of a body whose length nobody said: now the size is known."""
+        if not body.framed:
+            raise Truncated("only the close of the connection marks the end of the body, which proves nothing")
+        if self._verifier is not None and not self._verifier.agrees():
+            self.entry.condemn()
+            raise BadDigest("The file does not have the digest that its origin said.")
+        self.shown = self.end = self.position
+        rest = b"".join(self._parts)
+        self._parts = []
+        self.entry.ended(self.position, rest)
+
+    def _trim(self) -> None:
+        """Let go of what is more than a window behind."""
+        keep_from = self.position - self.entry.shared.windows.size
+        if keep_from <= self.base:
+            return
+        if not self.entry.meta.pinned:
+            for cursor in self.readers:
+                if cursor.position < keep_from and not self.entry.has(cursor.position):
+                    keep_from = min(keep_from, cursor.position)
+        count = bisect_right(self._offsets, keep_from) - 1
+        if count > 0:
+            del self._offsets[:count], self._chunks[:count]
+            self.base = self._offsets[0]
+
+    async def _room(self) -> bool:
+        """Wait until the window has room. False when nobody wants the rest."""
+        while True:
+            if not self.readers and not await self._wanted():
+                return False
+            window = self.entry.shared.windows.size
+            pace = max((cursor.position for cursor in self.readers), default=self._unread_pace())
+            if not self.entry.meta.pinned and self.readers and self.held > window:
+                # What no reader may miss is kept: then the slowest sets the pace.
+                self._trim()
+                pace = min(pace, self.base) if self.held > window else pace
+            if self.position - pace < window:
+                self._turn(State.STREAMING)
+                return True
+            self._turn(State.PAUSED)
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _unread_pace(self) -> int:
+        """Without readers what is left is little, or a reader is expected any moment: it runs on, but not away."""
+        return self.position if self._little_is_missing() else self.first
+
+    async def _wanted(self) -> bool:
+        """Whether somebody reads, or little is missing; a short wait for a reader lies in between."""
+        clock = self.entry.shared.clock
+        while not self.readers:
+            if self._little_is_missing():
+                return True
+            left = self._hold_until - clock.now()
+            if left <= 0:
+                return False
+            self._moved.clear()
+            waiting = self.entry.shared.tasks.start(clock.sleep(left), "flight hold")
+            moved = self.entry.shared.tasks.start(self._moved.wait(), "flight moved")
+            try:
+                await asyncio.wait({waiting, moved}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+                moved.cancel()
+        self._hold_until = clock.now() + HOLD_S
+        return True
+
+    def _little_is_missing(self) -> bool:
+        return self.end is not None and self.end - self.position <= self.entry.shared.fill_after_abort
+
+    def _start_over(self) -> None:
+        """Nobody has seen a byte of what was wrong: ask again, and another mirror if there is one."""
+        self.position = self.base = self.shown = self.first
+        self._offsets, self._chunks, self._parts = [], [], []
+        self.entry.uncommit()
+        self._begin_digest()
+
+    async def _close_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            await body.aclose()
+
+    def _turn(self, state: State) -> None:
+        if state is self.state:
+            return
+        if state not in EDGES[self.state]:
+            raise RuntimeError(f"a flight cannot go from {self.state.name} to {state.name}")
+        self.state = state
+        if state in OVER:
+            self._wake()
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()

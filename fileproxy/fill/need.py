@@ -1,0 +1,37 @@
+"""What an ask needs of the cache. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fileproxy.cache.freshness import CachePolicy
+from fileproxy.cache.key import primary_key
+from fileproxy.cache.validation import CONDITIONS
+from fileproxy.fill.values import Need, Source
+from fileproxy.http.ranges import ranges_of
+from fileproxy.model import Ask, Want, header, header_values, without
+
+_PRECONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+
+
+def need_of(ask: Ask, want: Want, url: str, policy: CachePolicy, source: Source, secret: bytes) -> Need:
+    """The need of a GET or HEAD.
+
+    Args:
+        want: the ask as an upstream would get it; what a fill sends has none of its conditions (law 6).
+        url: as in ``Meta.url``.
+        secret: keys the digest, so that names in a store say nothing of who asked.
+    """
+    key = primary_key(url, ask.scheme, ask.headers, policy, secret)
+    return Need(
+        primary=key,
+        key=key,
+        url=url,
+        headers=ask.headers,
+        want=replace(want, method="GET", headers=without(want.headers, CONDITIONS), body=None),
+        policy=policy,
+        source=source,
+        ranges=ranges_of(header_values(ask.headers, "Range")) if ask.method == "GET" else None,
+        conditional=any(header(ask.headers, name) is not None for name in _PRECONDITIONS),
+        method=ask.method,
+    )

@@ -1,0 +1,97 @@
+"""What crosses the borders of this room: what is needed, and the Protocols it is got through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fileproxy.cache.freshness import CachePolicy
+from fileproxy.http.ranges import RangeSpec
+from fileproxy.model import Answer, Body, Headers, Meta, Piece, Record, Want
+
+
+class Keep(Protocol):
+    """The store (``cache/store.py``)."""
+
+    def find_now(self, key: bytes) -> Record | None: ...
+
+    async def find(self, key: bytes) -> Record | None: ...
+
+    async def held(self, meta: Meta) -> set[int]: ...
+
+    def held_now(self, meta: Meta) -> frozenset[int]: ...
+
+    def read_now(self, meta: Meta, index: int) -> bytes | None: ...
+
+    async def read(self, meta: Meta, index: int, most: int) -> Piece | None: ...
+
+    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> bool: ...
+
+    def save(self, record: Record, *, disk: bool) -> None: ...
+
+    def finished(self, meta: Meta) -> None: ...
+
+    def drop(self, record: Record) -> None: ...
+
+    @property
+    def ban(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an ask needs of the cache, and how to fetch it when it is not there.
+
+    ``want`` is a GET of the whole file with none of the client's conditions and ranges. ``source`` fetches for it.
+    """
+
+    primary: bytes  # key of the URL
+    key: bytes  # the same, or that of the variant once Vary is known
+    url: str  # as in Meta.url
+    headers: Headers  # the client's, for Vary and request directives
+    want: Want
+    policy: CachePolicy
+    source: Source
+    ranges: tuple[RangeSpec, ...] | None = None
+    conditional: bool = False  # has preconditions that an origin could answer
+    method: str = "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Contacted:
+    """The answer to a first contact or a revalidation.
+
+    ``meta`` when it may be kept, else None and ``answer`` is for one client only. ``answer`` is None after a 304: the
+    entry is what it was, with the headers of ``meta``. ``offset`` is where in the file the body begins.
+    """
+
+    meta: Meta | None
+    answer: Answer | None
+    offset: int = 0
+    end: int | None = None  # exclusive; None when only the end of the body tells
+    vary: tuple[str, ...] = ()
+    shared: bool = True  # those who waited for it may have it as it comes
+    reason: str = ""
+    hit_for_miss_s: float = 0.0  # how long to remember that answers for this key cannot be shared
+
+
+class Source(Protocol):
+    """Where missing bytes come from: the upstream, or the worker that owns the key."""
+
+    writes: bool  # what it brings may be kept on disk by this worker
+
+    async def contact(self, need: Need, spec: RangeSpec | None, stale: Meta | None) -> Contacted:
+        """The first answer for a key, or the revalidation of ``stale``. Raises FileProxyError."""
+        ...
+
+    async def segment(self, meta: Meta, need: Need, first: int, end: int) -> tuple[Body, int]:
+        """A body that holds bytes from ``first`` on to at most ``end`` (exclusive), after as many to skip as is said.
+
+        Raises UpstreamError; :class:`fileproxy.errors.FileChanged` when the file is another one now.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """Where a fill says what went wrong (an error log line)."""
+
+    def event(self, level: str, event: str, **fields: object) -> None: ...
