@@ -247,14 +247,14 @@ def decide(reuse: Reuse, times: Times, request_headers: Headers, now: float, pol
         return Decision(Serve.TIMEOUT, age, ttl)
     may_be_stale = not reuse.validate and (fresh or not reuse.validate_stale)
     overdue = max(0.0, -ttl)
+    window = max(reuse.stale_if_error_s, wants.stale_if_error or 0)
     return Decision(
         serve,
         age,
         ttl,
-        refresh=serve is Serve.STALE and overdue <= behind,
-        if_error=may_be_stale and overdue <= max(reuse.stale_if_error_s, wants.stale_if_error or 0),
-        if_disconnected=may_be_stale
-        and overdue <= max(reuse.stale_if_error_s, wants.stale_if_error or 0, policy.disconnected_s),
+        refresh=serve is Serve.STALE and _within(overdue, behind),
+        if_error=may_be_stale and (fresh or _within(overdue, window)),
+        if_disconnected=may_be_stale and (fresh or _within(overdue, max(window, policy.disconnected_s))),
         by_request=fresh and not reuse.validate and serve is Serve.REVALIDATE,
     )
 
@@ -271,6 +271,11 @@ def _serve(reuse: Reuse, wants: RequestDirectives, *, age: float, ttl: float, fr
         return Serve.REVALIDATE
     if wants.max_stale is not None and -ttl <= wants.max_stale:  # §5.2.1.2
         return Serve.STALE
-    if wants.max_age is None and -ttl <= behind:  # who limits the age wants nothing stale (§5.2.1.1)
+    if wants.max_age is None and _within(-ttl, behind):  # who limits the age wants nothing stale (§5.2.1.1)
         return Serve.STALE
     return Serve.REVALIDATE
+
+
+def _within(overdue: float, window: float) -> bool:
+    """Whether a stale response is still in a window that lets it be used; none is open for 0 seconds."""
+    return 0 < window >= overdue

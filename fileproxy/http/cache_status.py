@@ -6,6 +6,7 @@ says (ยง2). A response was either a hit or forwarded for a reason, never both (ย
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +49,7 @@ class CacheStatus:
             if self.status is not None:
                 parts.append(f"fwd-status={self.status}")
         if self.ttl_s is not None:
-            parts.append(f"ttl={max(-_MOST, min(_MOST, int(self.ttl_s // 1)))}")
+            parts.append(f"ttl={math.floor(max(-_MOST, min(_MOST, self.ttl_s)))}")
         if self.forward is not None:
             parts += [word for word, on in (("stored", self.stored), ("collapsed", self.collapsed)) if on]
         if self.key is not None:
