@@ -82,6 +82,8 @@ class Refused(ClientError):
         self.ending = verdict.ending
         self.title = verdict.title
         self.proxy_error = _REFUSALS.get(verdict.status, "http_request_error")
+        if verdict.status in (503, 508):
+            self.source = "proxy"
 
 
 # What Proxy-Status calls a refusal by its status (RFC 9209 §2.3); other statuses are errors of the request.

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from fileproxy.errors import ClientError, FileProxyError
+from fileproxy.errors import ClientError, FileProxyError, Refused
 from fileproxy.http.forwarded import client_view, request_id
 from fileproxy.http.problem import problem, proxy_status
 from fileproxy.http.targets import parse_target
@@ -113,7 +113,7 @@ class Handler:
         """End with an error answer while none is out; afterwards the only honest thing is to cut the connection."""
         service = self._service
         trip.failed(error.ending, ours=error.source != "client" and error.status >= 500)
-        if error.source != "client":
+        if error.source != "client" and not isinstance(error, Refused):
             service.logs.event("warning", error.ending, id=trip.id, detail=error.detail, cut=trip.started_sending)
         if trip.started_sending or error.proxy_error is None:
             trip.cut = trip.started_sending

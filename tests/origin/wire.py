@@ -98,7 +98,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from asyncio's
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._writable.set()
-        transport.set_write_buffer_limits(high=_PIECE)
+        self._transport.set_write_buffer_limits(high=_PIECE)
         self.origin.connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -289,6 +289,7 @@ class Wire(asyncio.Protocol):
     async def write(self, data: bytes) -> None:
         """Hand bytes to the kernel, waiting while the peer is slow. Raises Gone when it left."""
         if self.lost or self._transport.is_closing():
+            self._peer_went()  # uvloop closes before it tells
             raise Gone
         self._transport.write(data)
         await self._writable.wait()
