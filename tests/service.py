@@ -70,7 +70,7 @@ class Service:
         self.config.write_text(json.dumps(self.settings))  # JSON is YAML
 
     def start(self) -> None:
-        """Start it and wait until ``/readyz`` says 200."""
+        """Start it and wait until ``/-/readyz`` says 200."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write({})
         command = [sys.executable, "-m", "fileproxy", "serve", "--config", str(self.config), *self._flags]
@@ -88,7 +88,7 @@ class Service:
             if self.process.poll() is not None:
                 raise AssertionError(f"the service ended with {self.process.returncode}:\n{self.logs()}")
             try:
-                if self.get("/readyz")[0] == 200:
+                if self.get("/-/readyz")[0] == 200:
                     return
             except OSError:
                 pass  # not listening yet; the deadline below decides
