@@ -1,0 +1,243 @@
+"""The third tier: blocks and records in a folder that all workers share.
+
+Laws kept here:
+
+* Only the owner of a key writes it; everybody reads. That saves work: correctness rests on names and checksums.
+* No blocking call on the event loop. A write that would have to queue behind more than ``QUEUE_BYTES``, or that the
+  byte budget, the free-space floor or a sick disk forbid, is refused at once and counted (``cache.disk_skipped``).
+* A block is checksummed once in this worker's life before its first use; damage is marked on disk where that is
+  possible, remembered where it is not, and never handed out (law 10).
+* Nothing raises for want of space, rights or a folder: ``statistics`` says so, and it is tried again (law 9).
+* Nothing is scanned before serving. How full it is is an estimate (``disk_usage.py``), put right by a slow scan.
+
+The file formats are in ``extents.py`` and ``disk_records.py``. Integrity needs no sync at all; so that a power loss
+costs little, what was written is synced every ten seconds and at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fileproxy.cache import disk_records, extents
+from fileproxy.cache.disk_care import DiskCare
+from fileproxy.cache.disk_files import PAGE, Files, record_name
+from fileproxy.cache.disk_jobs import DiskJobs, Found, Unreadable, file_of
+from fileproxy.cache.disk_seen import Seen
+from fileproxy.cache.disk_threads import DiskThreads
+from fileproxy.cache.disk_usage import DiskFolder, Usage
+from fileproxy.clock import Clock
+from fileproxy.model import Counters, FileSlice, Meta, Record
+from fileproxy.tasks import Tasks
+
+QUEUE_BYTES = 64 * 1024 * 1024  # of blocks that wait to be written
+READ_PATIENCE_S = 5.0  # then the client is better served by the origin
+WRITE_PATIENCE_S = 30.0
+CLOSE_PATIENCE_S = 5.0
+T = TypeVar("T")
+
+
+class DiskTier:
+    """A :class:`fileproxy.model.Tier` in ``folder``. A rid belongs to one key.
+
+    ``size``: bytes it may take; ``min_free``: bytes of the file system that stay free; ``scrub``: bytes a second
+    re-read (0 = never). With ``writable=False`` nothing in the folder is changed. ``on_problem(sentence)`` is told when
+    something is wrong, and with an empty sentence when it is well again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        size: int,
+        min_free: int,
+        scrub: int,
+        writable: bool,
+        counters: Counters,
+        clock: Clock,
+        tasks: Tasks,
+        on_problem: Callable[[str], None] = lambda detail: None,
+        files: Files | None = None,
+    ) -> None:
+        usage = Usage(str(folder), writable=writable)
+        self._folder = DiskFolder(str(folder), files or Files(), usage)
+        self._jobs = DiskJobs(self._folder, writable=writable)
+        self._writable = writable
+        self._counters = counters
+        self._clock = clock
+        self._threads = DiskThreads()
+        self._seen = Seen()
+        self._queued = 0  # bytes
+        self._writing: set[asyncio.Event] = set()
+        self._closed = False
+        self._care = DiskCare(
+            self._folder,
+            self._threads,
+            self._seen,
+            size=size,
+            min_free=min_free,
+            scrub=scrub,
+            writable=writable,
+            counters=counters,
+            clock=clock,
+            tasks=tasks,
+            on_problem=on_problem,
+        )
+
+    async def open(self) -> None:
+        """Make the folder if it is missing and look whether it can be used. Waits a few seconds at most."""
+        await self._care.open()
+
+    # --- records ---
+
+    async def find(self, key: bytes) -> Record | None:
+        """The record under this key."""
+        name = record_name(key)
+        record = await self._ask(partial(self._jobs.find, key, self._touch(name)))
+        if record is not None:
+            self._seen.use(name, self._clock.now(), self._clock.time())
+        return record
+
+    async def save(self, record: Record) -> bool:
+        """Keep a record, instead of an older one under its key. Data that is there already for it stays."""
+        if not self._may_write(0):
+            return False
+        work = partial(disk_records.save, self._folder.files, self._folder.path, record)
+        return await self._put(record.key[0], record_name(record.key), work, PAGE)
+
+    async def drop(self, record: Record) -> None:
+        """Forget the record if it is still the one under its key, and the blocks of its representation."""
+        if self._writable and not self._closed:
+            await self._put(record.key[0], record_name(record.key), partial(self._jobs.drop, record), 0)
+
+    # --- blocks ---
+
+    async def held(self, meta: Meta) -> frozenset[int]:
+        """The blocks of this representation that are here. Reads heads only."""
+        if not meta.blocks:
+            return frozenset()
+        found: set[int] = await self._ask(partial(self._jobs.held, meta)) or set()
+        now = self._clock.now()
+        return frozenset(one for one in found if not self._seen.bad(file_of(meta, one), now) >> _slot(one) & 1)
+
+    async def read(self, meta: Meta, index: int, most: int) -> FileSlice | None:
+        """Block ``index`` and up to ``most - 1`` that follow, as far as they are here and in one file."""
+        if not 0 <= index < meta.blocks or most < 1:
+            return None
+        name, now = file_of(meta, index), self._clock.now()
+        known = self._seen.known(name, now)
+        if known.bad >> _slot(index) & 1:
+            return None
+        work = partial(self._jobs.read, meta, index, most, known, self._touch(name))
+        found = await self._ask(work, discard=_close)
+        if found is None:
+            return None
+        run = found.run
+        self._seen.verify(name, run.inode, run.verified)
+        if run.damaged:
+            self._counters.add("cache.damaged", run.damaged.bit_count())
+            self._seen.unverify(name, run.damaged)
+            if not found.marked:
+                self._seen.condemn(name, run.damaged, now)
+        if run.descriptor is None:
+            return None
+        self._seen.use(name, now, self._clock.time())
+        self._counters.add("cache.disk_reads")
+        return FileSlice(run.descriptor, run.offset, run.length)
+
+    async def write(self, meta: Meta, index: int, data: bytes) -> bool:
+        """Keep one whole block; True once it is written. ValueError when it has not the length of that block."""
+        if not 0 <= index < meta.blocks or len(data) != meta.length_of(index):
+            raise ValueError(f"{len(data)} bytes are not block {index} of {meta.url}")
+        if not self._may_write(len(data)):
+            self._counters.add("cache.disk_skipped")
+            return False
+        name, files, path = file_of(meta, index), self._folder.files, self._folder.path
+        if disk_records.is_inline(meta):
+            writer, work = meta.key[0], partial(disk_records.save_data, files, path, meta, data)
+        else:
+            writer, work = meta.key[0] + index, partial(extents.write_block, files, path, meta, index, data)
+        stored = await self._put(writer, name, work, len(data))
+        self._seen.unverify(name, 1 << _slot(index))
+        self._counters.add("cache.disk_writes" if stored else "cache.disk_skipped")
+        return stored
+
+    def statistics(self) -> dict[str, Any]:
+        """``status``, ``detail`` when something is wrong, how full it is, and how far the scrubber is."""
+        return {**self._care.statistics(), "queued": self._queued, "writable": self._writable}
+
+    async def close(self) -> None:
+        """Write what is queued and sync it, unless that takes too long."""
+        self._closed = True
+        if self._writing:
+            waiting = asyncio.gather(*(event.wait() for event in self._writing))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiting, CLOSE_PATIENCE_S)
+        await self._care.close()
+        self._threads.close()
+
+    # --- to the threads ---
+
+    async def _ask(self, work: Callable[[], T], *, discard: Callable[[T], None] | None = None) -> T | None:
+        """What a reading thread finds; None when the disk is sick or late."""
+        if self._closed or self._care.health.stalled:
+            return None
+        try:
+            return await self._threads.run(self._threads.read, work, READ_PATIENCE_S, discard=discard)
+        except Unreadable:
+            self._counters.add("cache.damaged")
+        except OSError as error:
+            self._care.failed(error)
+        return None
+
+    def _may_write(self, length: int) -> bool:
+        if self._closed or not self._writable or self._queued + length > QUEUE_BYTES:
+            return False
+        return self._care.has_room(self._queued + length)
+
+    async def _put(self, writer: int, name: str, work: Callable[[], int | None], length: int) -> bool:
+        """Let a writing thread do ``work``, which stores ``length`` bytes and says by how much the disk is fuller."""
+        ended = asyncio.Event()
+        self._writing.add(ended)
+        self._queued += length
+
+        def end() -> None:
+            self._queued -= length
+            self._writing.discard(ended)
+            ended.set()
+
+        def guarded() -> bool:
+            if length:
+                self._care.check_floor(length)
+            grown = work()
+            if grown is not None:
+                self._care.written(name, grown)
+            return grown is not None
+
+        try:
+            stored = await self._threads.run(self._threads.writer(writer), guarded, WRITE_PATIENCE_S, ended=end)
+        except OSError as error:
+            self._care.failed(error, length)
+            return False
+        self._care.keep_room()
+        return stored
+
+    def _touch(self, name: str) -> float | None:
+        """The time of use to set on this file now; None when it was set not long ago."""
+        due = self._writable and self._seen.due(name, self._clock.now())
+        return self._clock.time() if due else None
+
+
+def _slot(index: int) -> int:
+    return index % extents.BLOCKS
+
+
+def _close(found: Found | None) -> None:
+    """Nobody waits for this slice any more."""
+    if found is not None and found.run.descriptor is not None:
+        os.close(found.run.descriptor)
