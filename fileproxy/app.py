@@ -117,6 +117,7 @@ class House:
             store=self._store,
             run_dir=self._run_dir,
             leads=self._reports.leads,
+            generation=lambda: self._service.current,
             counters=self._counters,
             clock=self._clock,
             tasks=self._tasks,
@@ -177,6 +178,7 @@ class House:
         self._draining = True
         self._service.load = replace(self._service.load, draining=True)
         self._connections.drain()
+        self._caching.drain()
 
     @property
     def busy(self) -> int:

@@ -6,6 +6,7 @@ folder that cannot be used and a store that does not answer leave a smaller cach
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,18 +16,24 @@ from fileproxy.cache.bans import Bans, Kind
 from fileproxy.cache.disk import DiskTier
 from fileproxy.cache.key import entry_url
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.cache.pressure import Decision, MemoryManager
 from fileproxy.cache.redis import RedisTier
 from fileproxy.cache.store import Store
 from fileproxy.clock import Clock
 from fileproxy.errors import BadTarget
+from fileproxy.fill import wire
 from fileproxy.fill.entry import Shared
 from fileproxy.fill.filler import Filler
 from fileproxy.fill.origin import Fetcher, OriginSource
+from fileproxy.fill.owners import WorkerOwners
+from fileproxy.fill.peer import PeerSource
+from fileproxy.fill.serving import PeerServer
+from fileproxy.fill.values import Need, Source
 from fileproxy.fill.window import Windows
 from fileproxy.keyfile import store_key
-from fileproxy.model import Counters, Target
+from fileproxy.model import Counters, Target, Want
+from fileproxy.observe.slots import Slots
 from fileproxy.process import cpu_count
+from fileproxy.server.routing import Match
 from fileproxy.server.service import Generation, LogLines
 from fileproxy.settings import Settings, schema
 from fileproxy.shared import SharedStore
@@ -42,7 +49,8 @@ class Caching:
         *,
         store: SharedStore,
         run_dir: Path,
-        leads: Any,
+        leads: Callable[[], bool],
+        generation: Callable[[], Generation],
         counters: Counters,
         clock: Clock,
         tasks: Tasks,
@@ -53,6 +61,7 @@ class Caching:
         self._tasks = tasks
         self._logs = logs
         self._block = settings.cache.block
+        self._generation = generation
         disk = settings.cache.disk
         folder = run_dir if disk == "off" else Path(disk.path)
         self.secret = store_key(settings.redis.secret, run_dir)
@@ -71,8 +80,9 @@ class Caching:
             self.store, clock, tasks, counters, self.windows, settings.cache.fill_after_abort, settings.cache.block
         )
         self.filler = Filler(self.shared, logs)
-        self._leads = leads
-        self._feed = None
+        self.owners = WorkerOwners(run_dir / "owners", Slots(run_dir / "owners"), clock)
+        self._peers = PeerServer(self.filler, self._need_of, tasks)
+        self._feed = BanFeed(self.bans, store, leads=leads, secret=self.secret, counters=counters, clock=clock)
         self.take(settings, store)
 
     def _disk(self, disk: schema.DiskTier) -> DiskTier:
@@ -89,12 +99,51 @@ class Caching:
         )
 
     async def open(self) -> None:
-        if self.disk is not None:
-            await self.disk.open()
+        """Open the disk tier, and listen for the other workers."""
+        self._feeding = self._tasks.start(self._feed.run(), "ban feed")
+        if self.disk is None:
+            return  # nothing the workers could share: each fills for itself
+        await self.disk.open()
+        try:
+            await self.owners.open(self._peers.serve)
+        except OSError as error:
+            self._logs.event("warning", "owners", detail=f"each worker fills for itself: {error}")
 
-    def source(self, upstream: Fetcher, *, writes: bool = True) -> OriginSource:
-        """Where missing bytes of an upstream's files come from."""
+    def source(self, match: Match, generation: Generation, primary: bytes) -> Source:
+        """Where missing bytes come from: the upstream where this worker owns the key, else the worker that does."""
+        upstream = generation.upstreams[match.route.upstream]
+        if self.owners.owner(primary) is None:
+            return self._origin(upstream, writes=True)
+        route = (match.route.path, tuple(match.route.hosts))
+        alone = self._origin(upstream, writes=False)
+        return PeerSource(self.owners, match.route.upstream, route, alone, self._counters)
+
+    def _origin(self, upstream: Fetcher, *, writes: bool) -> OriginSource:
         return OriginSource(upstream, writes=writes, block=self._block, clock=self._clock, ban=lambda: self.bans.seq)
+
+    def _need_of(self, ask: wire.PeerAsk) -> Need | None:
+        """The need of another worker's ask, under this worker's current settings."""
+        generation = self._generation()
+        policy, upstream = generation.policies.get(ask.route), generation.upstreams.get(ask.upstream)
+        if policy is None or upstream is None:
+            return None
+        target = Target(wire.decoded(ask.path), None if ask.query is None else wire.decoded(ask.query))
+        return Need(
+            primary=ask.primary,
+            key=ask.key,
+            url=wire.decoded(ask.url),
+            headers=wire.unpacked(ask.headers),
+            want=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id),
+            policy=policy,
+            source=self._origin(upstream, writes=True),
+            ranges=wire.specs_of(ask.ranges),
+            conditional=ask.conditional,
+            method=ask.method,
+        )
+
+    def drain(self) -> None:
+        """New keys go to the other workers; who still asks is answered."""
+        self.owners.release()
 
     def take(self, settings: Settings, store: SharedStore) -> None:
         """Take over what of the settings acts without new workers."""
@@ -132,6 +181,9 @@ class Caching:
         }
 
     async def close(self) -> None:
+        """Answer nobody any more, write what is under way, and let everything go."""
+        await self.owners.close()
+        await self._peers.close()
         await self.store.close()
         self.bans.close()
 

@@ -71,7 +71,7 @@ class Store:
     def find_now(self, key: bytes) -> Record | None:
         """The record, if memory has it."""
         record = self.memory.find_now(key) or self._records.get(key)
-        return None if record is None else self._judged(record)
+        return None if record is None else self.judged(record)
 
     async def find(self, key: bytes) -> Record | None:
         """The record from any tier."""
@@ -80,13 +80,14 @@ class Store:
             return record
         for tier in (self.disk, self.shared):
             if tier is not None and (record := await tier.find(key)) is not None:
-                record = self._judged(record)
+                record = self.judged(record)
                 if record is not None:
                     self.memory.save_now(record)
                     return record
         return None
 
-    def _judged(self, record: Record) -> Record | None:
+    def judged(self, record: Record) -> Record | None:
+        """The record after all purges: as it is, expired, or None (and dropped)."""
         if record.ban == self._bans.seq:
             return record
         judged = self._bans.judge(record).record

@@ -54,11 +54,18 @@ class Entry:
         self.flights: list[Flight] = []
         self.gone = False  # purged, changed or wrong: nobody new may have it
         self.digest = parse_digests(meta.headers, "Repr-Digest")
-        self._verifying: asyncio.Future[None] | None = None
+        self._verifying = asyncio.Lock()
 
     @property
     def complete(self) -> bool:
         return self.meta.size != UNKNOWN_SIZE and len(self.held) >= self.meta.blocks
+
+    @property
+    def joinable(self) -> bool:
+        """Whether a new reader can have all of it: what is not pinned cannot be asked for again."""
+        if self.meta.pinned or self.complete:
+            return True
+        return any(flight.first == 0 and (flight.base == 0 or self.has(flight.base)) for flight in self.flights)
 
     def has_all(self, offset: int, length: int) -> bool:
         """Whether these bytes are believed to be in a tier."""
@@ -170,16 +177,9 @@ class Entry:
         """
         if not self.digest or self.meta.verified:
             return
-        while self._verifying is not None:
-            await self._verifying
-        if self.meta.verified:
-            return
-        self._verifying = asyncio.get_running_loop().create_future()
-        try:
-            await self._verify(Verifier(self.digest))
-        finally:
-            self._verifying.set_result(None)
-            self._verifying = None
+        async with self._verifying:
+            if not self.meta.verified:
+                await self._verify(Verifier(self.digest))
 
     async def _verify(self, verifier: Verifier) -> None:
         store, meta = self.shared.store, self.meta

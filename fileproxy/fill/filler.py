@@ -31,7 +31,7 @@ from fileproxy.fill.values import Contacted, Journal, Need
 from fileproxy.http.cache_control import request_directives
 from fileproxy.http.cache_status import CacheStatus, Forward
 from fileproxy.http.ranges import resolve
-from fileproxy.model import Answer, Meta, VaryRule
+from fileproxy.model import Answer, Meta, Record, VaryRule
 
 How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
 MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
@@ -60,7 +60,8 @@ class Filler:
     def __init__(self, shared: Shared, journal: Journal) -> None:
         self._shared = shared
         self._journal = journal
-        self._entries: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()
+        self._entries: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by rid
+        self._current: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by key
         self._contacts: dict[bytes, Contact] = {}
         self._unshareable: OrderedDict[bytes, float] = OrderedDict()  # key → until when (clock.now())
 
@@ -94,22 +95,44 @@ class Filler:
             entry = self._live(record, set(range(record.blocks)), writes=need.source.writes)
         return self._opened("HIT", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
 
+    async def continued(self, need: Need, rid: bytes) -> EntryBody | None:
+        """A body over the entry ``rid``, for who has begun to read it elsewhere; None when it is not here any more."""
+        entry = self._entries.get(rid)
+        if entry is None:
+            record = self._known(need.key) or await self._shared.store.find(need.key)
+            if not isinstance(record, Meta) or record.rid != rid:
+                return None
+            entry = await self._entry(record, need)
+        return None if entry is None or entry.gone else EntryBody(entry, need)
+
     # --- looking up ---------------------------------------------------------------------------------------------------
 
+    def _known(self, key: bytes) -> Record | None:
+        """What is stored or being filled under a key, as far as this worker knows without looking below memory."""
+        entry = self._current.get(key)
+        if entry is None or entry.gone or not entry.joinable:
+            return self._shared.store.find_now(key)
+        record = self._shared.store.judged(entry.meta)
+        if isinstance(record, Meta):
+            entry.meta = record
+        else:
+            entry.gone = True
+        return record
+
     def _find_now(self, need: Need) -> tuple[Meta | None, Need]:
-        record = self._shared.store.find_now(need.primary)
+        record = self._known(need.primary)
         if isinstance(record, VaryRule):
             need = replace(need, key=variant_key(record.key, record.fields, need.headers))
-            record = self._shared.store.find_now(need.key)
+            record = self._known(need.key)
         return (record if isinstance(record, Meta) else None), need
 
     async def _find(self, need: Need) -> tuple[Meta | None, Need, Forward]:
         """The entry that the key and Vary select; the need with the key of its variant; why there is none."""
         store = self._shared.store
-        record = await store.find(need.primary)
+        record = self._known(need.primary) or await store.find(need.primary)
         if isinstance(record, VaryRule):
             need = replace(need, key=variant_key(record.key, record.fields, need.headers))
-            record = await store.find(need.key)
+            record = self._known(need.key) or await store.find(need.key)
             return (record if isinstance(record, Meta) else None), need, "vary-miss"
         return record, replace(need, key=need.primary), "uri-miss"
 
@@ -130,6 +153,7 @@ class Filler:
         entry = Entry(self._shared, meta, held, writes=writes)
         entry.kept |= held
         self._entries[meta.rid] = entry
+        self._current[meta.key] = entry
         return entry
 
     # --- stored -------------------------------------------------------------------------------------------------------
@@ -183,6 +207,8 @@ class Filler:
             self._shared.counters.add("cache.hit_for_miss")
             return Opened("BYPASS", CacheStatus(forward, detail="hit-for-miss"))
         leader = need.key not in self._contacts
+        if leader and self._known(need.key) is not None:
+            return None  # another ask's contact ended while this one looked below memory: what it brought is here
         contact = self._contacts.get(need.key) or self._start(need, None)
         return self._took(need, await self._reached(contact, leader), leader, forward)
 
@@ -207,11 +233,12 @@ class Filler:
 
     def _fits(self, need: Need, entry: Entry) -> bool:
         """Whether the entry that another ask brought is of this one's variant."""
-        fields = self._vary_of(need.primary)
+        fields = self.vary_of(need.primary)
         key = variant_key(need.primary, fields, need.headers) if fields else need.primary
         return key == entry.meta.key
 
-    def _vary_of(self, primary: bytes) -> tuple[str, ...]:
+    def vary_of(self, primary: bytes) -> tuple[str, ...]:
+        """The request fields that choose among the answers under this key."""
         record = self._shared.store.find_now(primary)
         return record.fields if isinstance(record, VaryRule) else ()
 

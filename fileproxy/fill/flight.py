@@ -4,8 +4,8 @@ Rules:
 
 1. Bytes land in order. What has landed is in ``buffer`` (``base`` to ``position``) until it is ahead of the window.
 2. It runs at its fastest reader's pace: at most a window ahead of it. Who lags behind ``base`` reads stored blocks, or
-   asks anew where bytes can be joined. Where they cannot (``meta.pinned`` is false), nothing a reader needs is let go before
-   it is stored.
+   asks anew where bytes can be joined. Where they cannot (``meta.pinned`` is false), nothing a reader needs is let go
+   before it is stored.
 3. A whole block is handed to the store when it has landed; half a block never is.
 4. Failure is never an end: readers get the error. A pinned flight first goes on by itself, at the next missing byte.
 5. Nobody reads: it stops, unless little is missing (``fill_after_abort``). Blocks that were stored stay.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fileproxy.cache.freshness import CachePolicy
-from fileproxy.cache.key import primary_key
 from fileproxy.cache.validation import CONDITIONS
 from fileproxy.fill.values import Need, Source
 from fileproxy.http.ranges import ranges_of
@@ -14,15 +13,13 @@ from fileproxy.model import Ask, Want, header, header_values, without
 _PRECONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
-def need_of(ask: Ask, want: Want, url: str, policy: CachePolicy, source: Source, secret: bytes) -> Need:
+def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, source: Source) -> Need:
     """The need of a GET or HEAD.
 
     Args:
         want: the ask as an upstream would get it; what a fill sends has none of its conditions (law 6).
-        url: as in ``Meta.url``.
-        secret: keys the digest, so that names in a store say nothing of who asked.
+        url, key: as in ``Meta.url``, and the primary key.
     """
-    key = primary_key(url, ask.scheme, ask.headers, policy, secret)
     return Need(
         primary=key,
         key=key,

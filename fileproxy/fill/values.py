@@ -33,8 +33,7 @@ class Keep(Protocol):
 
     def drop(self, record: Record) -> None: ...
 
-    @property
-    def ban(self) -> int: ...
+    def judged(self, record: Record) -> Record | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,10 @@ class Contacted:
 class Source(Protocol):
     """Where missing bytes come from: the upstream, or the worker that owns the key."""
 
-    writes: bool  # what it brings may be kept on disk by this worker
+    @property
+    def writes(self) -> bool:
+        """Whether what it brings may be kept on disk by this worker."""
+        ...
 
     async def contact(self, need: Need, spec: RangeSpec | None, stale: Meta | None) -> Contacted:
         """The first answer for a key, or the revalidation of ``stale``. Raises FileProxyError."""

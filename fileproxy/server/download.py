@@ -11,7 +11,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from fileproxy.cache.freshness import age_header
-from fileproxy.cache.key import entry_url
+from fileproxy.cache.key import entry_url, primary_key
 from fileproxy.cache.validation import SAFE, invalidates
 from fileproxy.errors import FileProxyError, NoRoute, NotCached, Refused
 from fileproxy.fill.need import need_of
@@ -112,7 +112,8 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
             await caching.invalidate(invalidates(ask.method, answer.status, _uri(ask), answer.headers), generation)
         return _Served(answer, "BYPASS", CacheStatus("bypass" if ask.method in ("GET", "HEAD") else "method"))
     url = entry_url(route.upstream, generation.keyed_host(route, ask.authority), match.forwarded_target, policy)
-    need = need_of(ask, want, url, policy, caching.source(upstream), caching.secret)
+    key = primary_key(url, ask.scheme, ask.headers, policy, caching.secret)
+    need = need_of(ask, want, url, key, policy, caching.source(match, generation, key))
     opened = caching.filler.open_now(need) or await caching.filler.open(need)
     if opened.how == "TIMEOUT":
         raise NotCached("Nothing that is stored may answer this, and the request wants nothing else (only-if-cached).")

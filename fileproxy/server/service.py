@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Answer, Counters, Load, Want
-from fileproxy.server.routing import RouteTable
+from fileproxy.server.routing import Match, RouteTable
 from fileproxy.settings import Settings, schema
 
 
@@ -30,7 +30,7 @@ class Cached(Protocol):
     @property
     def secret(self) -> bytes: ...
 
-    def source(self, upstream: Fetcher) -> Any: ...
+    def source(self, match: Match, generation: Generation, primary: bytes) -> Any: ...
 
     async def invalidate(self, uris: tuple[str, ...], generation: Generation) -> None:
         """Nothing that is stored under these URIs may be used any more."""

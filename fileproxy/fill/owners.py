@@ -1,0 +1,101 @@
+"""The workers of this machine that own keys: each holds a locked slot and listens on a socket of its own.
+
+The kernel frees a slot at its holder's death. A worker that drains frees it first, and goes on answering who still
+asks. Socket paths are short (``/proc/self/fd/N/…``), because a Unix address holds about a hundred bytes and run folders
+may be deeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from fileproxy.clock import Clock
+from fileproxy.fill.owner import owner_of
+
+LOOK_EVERY_S = 1.0
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Held(Protocol):
+    """A held slot."""
+
+    @property
+    def number(self) -> int: ...
+
+    def release(self) -> None: ...
+
+
+class Locks(Protocol):
+    """The slots of all workers (``observe/slots.py``)."""
+
+    def claim(self) -> Held: ...
+
+    def held(self) -> frozenset[int]: ...
+
+
+class WorkerOwners:
+    """Who owns what, seen from one worker. Until ``open`` and after ``release`` it owns nothing by itself."""
+
+    def __init__(self, folder: Path, locks: Locks, clock: Clock) -> None:
+        self._folder = folder
+        self._locks = locks
+        self._clock = clock
+        self._slot: Held | None = None
+        self._directory = -1
+        self._server: asyncio.Server | None = None
+        self._held: frozenset[int] = frozenset()
+        self._looked_at = float("-inf")
+
+    async def open(self, serve: Serve) -> None:
+        """Listen, and claim a slot. OSError when the folder cannot be used: then this worker fetches for itself."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._slot = self._locks.claim()
+        name = f"{self._slot.number}.sock"
+        (self._folder / name).unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(serve, self._path(name), backlog=1024)
+        os.chmod(self._folder / name, 0o600)
+
+    def owner(self, key: bytes) -> int | None:
+        """The slot of another worker that owns the key; None when it is this one, or nobody does."""
+        if self._clock.now() - self._looked_at >= LOOK_EVERY_S:
+            self._look()
+        slot = owner_of(key, self._held)
+        return None if self._slot is not None and slot == self._slot.number else slot
+
+    def lost(self) -> None:
+        """An owner could not be reached: look again at the next question."""
+        self._looked_at = float("-inf")
+
+    def _look(self) -> None:
+        self._looked_at = self._clock.now()
+        try:
+            self._held = self._locks.held() if self._slot is not None else frozenset()
+        except OSError:
+            self._held = frozenset()
+
+    async def connect(self, slot: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the owner in this slot. OSError when it is gone."""
+        return await asyncio.open_unix_connection(self._path(f"{slot}.sock"), limit=2**18)
+
+    def _path(self, name: str) -> str:
+        short = f"/proc/self/fd/{self._directory}/{name}"
+        return short if os.path.isdir(f"/proc/self/fd/{self._directory}") else str(self._folder / name)
+
+    def release(self) -> None:
+        """Own nothing from now on: new keys go to the others (the worker drains)."""
+        if self._slot is not None:
+            self._slot.release()
+            self.lost()
+
+    async def close(self) -> None:
+        self.release()
+        if self._server is not None:
+            self._server.close()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1

@@ -1,0 +1,154 @@
+"""The owner's side: other workers of this machine ask for entries and segments, and get them as they land."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fileproxy.cache import records
+from fileproxy.errors import FileProxyError, UpstreamReset
+from fileproxy.fill import wire
+from fileproxy.fill.entry import UNKNOWN_SIZE
+from fileproxy.fill.filler import Filler, Opened
+from fileproxy.fill.plan import widened
+from fileproxy.fill.values import Need
+from fileproxy.http.ranges import resolve
+from fileproxy.model import FileSlice, Piece
+from fileproxy.tasks import Tasks
+
+PIECE = 256 * 1024  # bytes of a frame, and read from a file at once
+NeedOf = Callable[[wire.PeerAsk], Need | None]
+
+
+class PeerServer:
+    """Answers the other workers.
+
+    ``need_of`` makes the need of an ask, with this worker's own source; None when it knows no such route (its settings
+    are of another generation): then the connection is closed, and the asking worker helps itself.
+    """
+
+    def __init__(self, filler: Filler, need_of: NeedOf, tasks: Tasks) -> None:
+        self._filler = filler
+        self._need_of = need_of
+        self._tasks = tasks
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one ask; with signs of life while nothing lands. Who leaves stops the work."""
+        mine = asyncio.current_task()
+        assert mine is not None
+        self._serving.add(mine)
+        jobs: set[asyncio.Task[Any]] = set()
+        try:
+            kind, data = await wire.read_frame(reader)
+            if kind != wire.HEAD:
+                return
+            work = self._tasks.start(self._answer(wire.decode(data, wire.PeerAsk), writer), "peer answer")
+            left = self._tasks.start(reader.read(1), "peer left")  # it says nothing more: an end is its leaving
+            jobs = {work, left}
+            while not (work.done() or left.done()):
+                await asyncio.wait(jobs, timeout=wire.ALIVE_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                writer.write(wire.frame(wire.ALIVE))
+        except UpstreamReset:
+            return  # it left before it asked, or speaks something else: there is nobody to tell
+        finally:
+            for job in jobs:
+                job.cancel()
+            if jobs:
+                await asyncio.wait(jobs)
+            writer.close()
+            self._serving.discard(mine)
+
+    async def _answer(self, ask: wire.PeerAsk, writer: asyncio.StreamWriter) -> None:
+        try:
+            need = self._need_of(ask)
+            if need is not None:
+                await (self._segment(ask, need, writer) if ask.rid else self._contact(need, writer))
+        except FileProxyError as error:
+            writer.write(wire.message(wire.ERROR, wire.PeerError(error.ending, error.detail, error.retry_after_s)))
+            await writer.drain()
+        except ConnectionError:
+            return  # the asking worker left
+
+    async def _segment(self, ask: wire.PeerAsk, need: Need, writer: asyncio.StreamWriter) -> None:
+        body = await self._filler.continued(need, ask.rid)
+        if body is None:
+            return  # not here any more: it asks the upstream itself, under law 1
+        try:
+            body.expect(ask.first)
+            writer.write(wire.message(wire.HEAD, wire.PeerHead(offset=ask.first, end=ask.end)))
+            await self._send(body.pieces(ask.first, ask.end - ask.first), writer)
+        finally:
+            await body.aclose()
+
+    async def _contact(self, need: Need, writer: asyncio.StreamWriter) -> None:
+        opened = await self._filler.open(need)
+        if opened.body is None or opened.entry is None:
+            await self._pass(opened, writer)
+            return
+        meta = opened.entry.meta
+        offset, end = 0, meta.size
+        if need.ranges and meta.size != UNKNOWN_SIZE:
+            spans = resolve((widened(need.ranges, meta.block),), meta.size)
+            offset, end = (spans[0][0], sum(spans[0])) if spans else (0, 0)
+        head = wire.PeerHead(
+            meta=records.encode(meta),
+            offset=offset,
+            end=end,
+            vary=self._filler.vary_of(need.primary),
+            confirmed=opened.how == "REVALIDATED",
+        )
+        try:
+            opened.body.expect(offset)
+            writer.write(wire.message(wire.HEAD, head))
+            await self._send(opened.body.pieces(offset, end - offset), writer)
+        finally:
+            await opened.body.aclose()
+
+    async def _pass(self, opened: Opened, writer: asyncio.StreamWriter) -> None:
+        """An answer for this ask alone, or the word that there is none to share."""
+        answer = opened.answer
+        why = opened.status.detail or ""
+        if answer is None:
+            writer.write(wire.message(wire.HEAD, wire.PeerHead(why=why, not_cached=opened.how == "TIMEOUT")))
+            await writer.drain()
+            return
+        head = wire.PeerHead(
+            status=answer.status,
+            reason=wire.encoded(answer.reason),
+            headers=wire.packed(answer.headers),
+            length=answer.body.length,
+            why=why,
+        )
+        try:
+            writer.write(wire.message(wire.HEAD, head))
+            await self._send(aiter(answer.body), writer)
+        finally:
+            await answer.body.aclose()
+
+    async def _send(self, pieces: AsyncIterator[Piece], writer: asyncio.StreamWriter) -> None:
+        async for piece in pieces:
+            if isinstance(piece, FileSlice):
+                for at in range(piece.offset, piece.offset + piece.length, PIECE):
+                    length = min(PIECE, piece.offset + piece.length - at)
+                    data = await asyncio.to_thread(os.pread, piece.descriptor, length, at)
+                    if len(data) != length:
+                        raise UpstreamReset("a stored block was cut short")
+                    writer.write(wire.frame(wire.DATA, data))
+                    await writer.drain()
+            else:
+                for at in range(0, len(piece), PIECE):
+                    writer.write(wire.frame(wire.DATA, piece[at : at + PIECE] if len(piece) > PIECE else piece))
+                    await writer.drain()
+        writer.write(wire.frame(wire.END))
+        await writer.drain()
+
+    async def close(self) -> None:
+        """Stop what is being answered."""
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
