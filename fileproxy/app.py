@@ -80,6 +80,7 @@ class House:
         self._readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="file-read")
         self._generations: set[Generation] = set()
         self._upstreams: dict[str, Upstream] = {}  # of the current generation
+        self._open_upstreams: set[Upstream] = set()  # of all generations
         self._lag = LagMeter(None)
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._granted: dict[str, Any] | None = None
@@ -193,8 +194,8 @@ class House:
         await self._caching.close()
         await self._close_store()
         await self._tasks.close()
-        for upstream in {one for generation in self._generations for one in generation.upstreams.values()}:
-            await upstream.close()
+        for upstream in list(self._open_upstreams):  # those, too, whose closing was just cancelled with the tasks
+            await self._close_upstream(upstream)
         self._generations.clear()
         await self._runner.cleanup()
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -224,6 +225,7 @@ class House:
                 )
             )
         routes = RouteTable(settings.routes, settings.upstreams)
+        self._open_upstreams.update(upstreams.values())
         generation = Generation(
             number=number,
             settings=settings,
@@ -249,7 +251,11 @@ class House:
         kept = {one for other in self._generations for one in other.upstreams.values()}
         for name, upstream in generation.upstreams.items():
             if upstream not in kept:
-                self._tasks.start(upstream.close(), f"close-upstream-{name}")
+                self._tasks.start(self._close_upstream(upstream), f"close-upstream-{name}")
+
+    async def _close_upstream(self, upstream: Upstream) -> None:
+        await upstream.close()
+        self._open_upstreams.discard(upstream)
 
     # --- beside the requests ------------------------------------------------------------------------------------------
 
