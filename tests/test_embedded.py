@@ -56,20 +56,24 @@ def child() -> Iterator[Child]:
     one.stop()
 
 
+def pid_of(one: Child) -> int:
+    assert one.pid is not None
+    return one.pid
+
+
 def ended(one: Child) -> str:
     found: str = eventually(one.reap, "a sentence about its end")
     return found
 
 
 def test_a_child_that_is_killed_is_started_again(child: Child) -> None:
-    first = child.pid
-    assert first is not None
+    first = pid_of(child)
     assert child.reap() is None
     os.kill(first, signal.SIGKILL)
     assert ended(child) == "the embedded sleeper ended (SIGKILL); it is started again in 0 s"
     assert child.pid is None
     assert child.watch() is None
-    assert child.pid not in (None, first)
+    assert pid_of(child) != first
     assert child.restarts == 1
 
 
@@ -126,8 +130,7 @@ def test_a_program_that_cannot_be_run_is_tried_again_later(tmp_path: Path) -> No
     one = Child("sleeper", [str(program), "60"])
     one.start()
     program.unlink()
-    assert one.pid is not None
-    os.kill(one.pid, signal.SIGKILL)
+    os.kill(pid_of(one), signal.SIGKILL)
     ended(one)
     assert (one.watch() or "").startswith("the embedded sleeper cannot be started: ")
     assert one.watch() is None  # it waits for its time
@@ -251,9 +254,7 @@ def test_a_taken_port_is_said_and_another_is_used(short_path: Path, monkeypatch:
 
 def test_what_no_settings_use_any_more_ends(parts: Embedded) -> None:
     parts.fit(settings(redis={"url": "embedded"}))
-    assert parts.valkey is not None
-    before = [one.pid for one in parts.children]
-    assert len(before) == 2
+    assert len(parts.children) == 2
     parts.retire(settings(upstreams={"files": "http://a"}))
     assert (parts.origin, parts.valkey) == (None, None)
 

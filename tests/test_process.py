@@ -105,7 +105,10 @@ else:
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_parent_that_has_gone_already_is_noticed() -> None:
     """The fork's pid as it was told is not its parent any more: it ends itself at once."""
-    script = f"from fileproxy.process import die_with_parent; die_with_parent(1, {int(signal.SIGTERM)}); print('lives')"
+    script = (
+        "import os; from fileproxy.process import die_with_parent; "
+        f"die_with_parent(os.getpid(), {int(signal.SIGTERM)}); print('lives')"
+    )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, timeout=30)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
