@@ -37,7 +37,7 @@ from fileproxy.server.deliver import Delivery
 from fileproxy.server.front import Front
 from fileproxy.server.handler import Handler
 from fileproxy.server.routing import RouteTable
-from fileproxy.server.service import Generation, LogLines, Service
+from fileproxy.server.service import Fetcher, Generation, LogLines, Service
 from fileproxy.settings import Settings, resolve
 from fileproxy.shared import SharedStore
 from fileproxy.tasks import Tasks
@@ -80,7 +80,7 @@ class House:
         self._readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="file-read")
         self._generations: set[Generation] = set()
         self._upstreams: dict[str, Upstream] = {}  # of the current generation
-        self._open_upstreams: set[Upstream] = set()  # of all generations
+        self._open_upstreams: set[Fetcher] = set()  # of all generations
         self._lag = LagMeter(None)
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._granted: dict[str, Any] | None = None
@@ -253,7 +253,7 @@ class House:
             if upstream not in kept:
                 self._tasks.start(self._close_upstream(upstream), f"close-upstream-{name}")
 
-    async def _close_upstream(self, upstream: Upstream) -> None:
+    async def _close_upstream(self, upstream: Fetcher) -> None:
         await upstream.close()
         self._open_upstreams.discard(upstream)
 
