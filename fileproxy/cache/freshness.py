@@ -172,9 +172,11 @@ def reuse_of(status: int, headers: Headers, received_at: float, policy: CachePol
     """Read a stored response. ``received_at`` is when its head came."""
     said = response_directives(headers, policy.targets)
     overridden = isinstance(policy.mode, (int, float)) and status in OVERRIDDEN
+    # Not stored as such; but a 304 may have said so of what was stored before.
+    forbidden = (said.no_store and not said.must_understand) or (said.private and policy.per_user is None)
     return Reuse(
         lifetime_s=_lifetime(status, headers, received_at, said, policy),
-        validate=said.no_cache and not overridden,
+        validate=(said.no_cache or forbidden) and not overridden,
         validate_stale=(said.must_revalidate or said.proxy_revalidate or said.s_maxage is not None) and not overridden,
         immutable=said.immutable,
         stale_while_revalidate_s=said.stale_while_revalidate or 0,

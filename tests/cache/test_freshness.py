@@ -282,6 +282,12 @@ def test_no_cache_is_never_served_unvalidated() -> None:
         assert not decision.if_disconnected
 
 
+@pytest.mark.parametrize("control", ["no-store", "private", "no-store, max-age=60"])
+def test_what_a_304_forbids_afterwards_is_not_served_unvalidated(control: str) -> None:
+    assert ask(control, 1).serve is Serve.REVALIDATE
+    assert not ask(control, 1).if_disconnected
+
+
 def test_no_cache_with_fields_may_be_served() -> None:
     assert ask('max-age=60, no-cache="x-a"', 1).serve is Serve.FRESH
 
