@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from fileproxy.cache.ban import NOT_FED, Ban, FeedId, Kind
-from fileproxy.cache.banfile import READ
+from fileproxy.cache.banlist import READ
 from fileproxy.cache.bans import Bans
 from fileproxy.clock import Clock
 from fileproxy.model import Counters

@@ -15,100 +15,22 @@ Laws kept here:
 from __future__ import annotations
 
 import fcntl
-import json
 import mmap
 import os
 import secrets
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fileproxy.cache.ban import KINDS, NOT_FED, Ban, FeedId
+from fileproxy.cache.ban import Ban, FeedId
+from fileproxy.cache.banlist import FORMAT, HIGHEST, BanList, Unreadable, ban_entry, encode_line, head_of
 from fileproxy.clock import Clock
 
 KEEP = 4096  # bans kept when the list is shortened
-READ = "read"  # in the place of a ban's identity: how far the stream between machines was read
-_FORMAT = "fileproxy bans 1"
 _MAGIC = 0x66_70_62_61_6E_73_31
 _CELLS = 8
 _C_MAGIC, _C_GENERATION, _C_END, _C_SEQ, _C_LINES = range(5)
-_HIGHEST = 2**62
-_LINE_HEAD = 18  # "llllllll cccccccc "
-
-
-@dataclass(slots=True)
-class BanList:
-    """What a reader has of the list.
-
-    ``floor`` is the number before the oldest ban here; ``floor_feed`` the highest place in the stream between machines
-    of those that are no longer here; ``read`` how far this machine has read that stream.
-    """
-
-    machine: str = ""
-    generation: int = 0
-    floor: int = 0
-    floor_feed: FeedId = NOT_FED
-    read: FeedId = NOT_FED
-    end: int = 0  # bytes of the file that were read
-    lines: int = 0
-    newest: int = 0
-    bans: list[Ban] = field(default_factory=list)  # by number
-    places: dict[str, int] = field(default_factory=dict)  # uid → place in ``bans``
-
-    def take(self, data: bytes) -> None:
-        """Read whole lines that follow what was read; a torn one at the end is left."""
-        *lines, _torn = data.split(b"\n")
-        for line in lines:
-            self._take_line(_payload(line))
-            self.end += len(line) + 1
-            self.lines += 1
-
-    def _take_line(self, entry: dict[str, Any] | None) -> None:
-        if self.generation == 0:
-            self._take_header(entry)
-            return
-        if entry is not None and "mark" in entry:
-            self._mark(str(entry["mark"]), entry)
-            return
-        ban = None if entry is None else _ban(entry)
-        if ban is None or ban.seq <= self.newest:  # damaged: it may have said anything
-            ban = Ban(self.newest + 1, "all", "", False, 0.0, f"damaged {self.newest + 1}", own=False)
-        self.newest = ban.seq
-        if ban.uid in self.places:  # two workers received the same one
-            self._mark(ban.uid, {"feed": list(ban.feed)})
-            return
-        self.places[ban.uid] = len(self.bans)
-        self.bans.append(ban)
-
-    def _take_header(self, entry: dict[str, Any] | None) -> None:
-        try:
-            if entry is None or entry["format"] != _FORMAT:
-                raise ValueError
-            self.machine, self.generation = str(entry["machine"]), int(entry["generation"])
-            self.floor = self.newest = int(entry["floor"])
-            self.floor_feed, self.read = _feed(entry["floor_feed"]), _feed(entry["read"])
-        except (KeyError, ValueError, TypeError):
-            raise Unreadable from None
-        if self.generation < 1:
-            raise Unreadable
-
-    def _mark(self, uid: str, entry: dict[str, Any]) -> None:
-        place = self.places.get(uid)
-        try:
-            feed = _feed(entry["feed"])
-        except (KeyError, ValueError, TypeError):
-            return
-        if uid == READ:
-            self.read = feed
-        elif place is not None and feed != NOT_FED:
-            self.bans[place] = replace(self.bans[place], feed=feed)
-
-
-class Unreadable(Exception):
-    """The file has no header of ours: it is begun anew."""
 
 
 class BanFile:
@@ -203,7 +125,7 @@ class BanFile:
         finally:
             os.close(descriptor)
         try:
-            if now is known and _head(head).generation != generation:
+            if now is known and head_of(head).generation != generation:
                 return None
             now.take(data)
         except Unreadable:
@@ -226,7 +148,7 @@ class BanFile:
             if unseen or self._cells[_C_LINES] == 0:
                 self._mend()
             bans = list(make(self._cells[_C_SEQ]))
-            self._write([_entry(ban) for ban in bans], newest=bans[-1].seq if bans else self._cells[_C_SEQ])
+            self._write([ban_entry(ban) for ban in bans], newest=bans[-1].seq if bans else self._cells[_C_SEQ])
             if self._cells[_C_LINES] > 2 * self._keep + 1:
                 with suppress(OSError):  # the bans are kept; the next one tries again
                     self._shorten()
@@ -243,7 +165,7 @@ class BanFile:
     def _write(self, entries: Sequence[dict[str, Any]], newest: int) -> None:
         """Append lines at the end, sync them, then let the numbers say so. On an OSError the end is as it was."""
         cells = self._cells
-        data, end = b"".join(map(_line, entries)), cells[_C_END]
+        data, end = b"".join(map(encode_line, entries)), cells[_C_END]
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.pwrite(descriptor, data, end) != len(data):
@@ -267,7 +189,7 @@ class BanFile:
         except (FileNotFoundError, Unreadable):
             data, now = b"", BanList()
         counted = self._cells[_C_SEQ] if self._cells[_C_MAGIC] == _MAGIC else 0
-        counted = counted if 0 < counted < _HIGHEST else 0
+        counted = counted if 0 < counted < HIGHEST else 0
         if now.generation == 0:
             now = self._begin(max(int(self._clock.time() * 1000), counted + 1))
         elif len(data) > now.end:
@@ -275,11 +197,11 @@ class BanFile:
         self._set(now)
         if counted > now.newest:  # bans that were acknowledged are missing
             lost = Ban(counted + 1, "all", "", False, 0.0, f"lost {counted + 1}", own=False)
-            self._write([_entry(lost)], newest=lost.seq)
+            self._write([ban_entry(lost)], newest=lost.seq)
 
     def _begin(self, floor: int) -> BanList:
         earlier = self._cells[_C_GENERATION] if self._cells[_C_MAGIC] == _MAGIC else 0
-        generation = earlier + 1 if 0 < earlier < _HIGHEST else 1
+        generation = earlier + 1 if 0 < earlier < HIGHEST else 1
         return self._replace(BanList(secrets.token_hex(8), generation, floor))
 
     def _shorten(self) -> None:
@@ -294,14 +216,14 @@ class BanFile:
     def _replace(self, wanted: BanList) -> BanList:
         """Put a new file in the old one's place. Returns the list as a reader has it."""
         header = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "machine": wanted.machine,
             "generation": wanted.generation,
             "floor": wanted.floor,
             "floor_feed": list(wanted.floor_feed),
             "read": list(wanted.read),
         }
-        data = b"".join(map(_line, [header, *map(_entry, wanted.bans)]))
+        data = b"".join(map(encode_line, [header, *map(ban_entry, wanted.bans)]))
         unborn = self._path.with_suffix(".new")
         descriptor = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -351,48 +273,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    payload = json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode()
-    return b"%08x %08x %s\n" % (len(payload), zlib.crc32(payload), payload)
-
-
-def _payload(line: bytes) -> dict[str, Any] | None:
-    """What a whole line (without its newline) says, or None when it is damaged."""
-    payload = line[_LINE_HEAD:]
-    if line[:_LINE_HEAD] != b"%08x %08x " % (len(payload), zlib.crc32(payload)):
-        return None
-    try:
-        entry = json.loads(payload)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def _head(data: bytes) -> BanList:
-    """The header alone. Raises Unreadable."""
-    now = BanList()
-    now.take(data[: data.find(b"\n") + 1])
-    return now
-
-
-def _entry(ban: Ban) -> dict[str, Any]:
-    entry = {name: getattr(ban, name) for name in ("seq", "kind", "value", "soft", "at", "uid", "own")}
-    return {**entry, "feed": list(ban.feed)}
-
-
-def _ban(entry: dict[str, Any]) -> Ban | None:
-    try:
-        ban = Ban(
-            int(entry["seq"]), entry["kind"], str(entry["value"]), bool(entry["soft"]), float(entry["at"]),
-            str(entry["uid"]), bool(entry["own"]), _feed(entry["feed"]),
-        )  # fmt: skip
-    except (KeyError, ValueError, TypeError):
-        return None
-    return ban if ban.kind in KINDS and 0 < ban.seq < _HIGHEST else None
-
-
-def _feed(value: Any) -> FeedId:
-    first, second = value
-    return int(first), int(second)

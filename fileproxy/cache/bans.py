@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fileproxy.cache.ban import GONE, KINDS, NOT_FED, Ban, FeedId, Judged, Kind, judge
-from fileproxy.cache.banfile import KEEP, BanFile, BanList
+from fileproxy.cache.banfile import KEEP, BanFile
+from fileproxy.cache.banlist import BanList
 from fileproxy.clock import Clock
 from fileproxy.model import Record
 

@@ -4,6 +4,7 @@
 * ``serve.py``       serve                     * ``origin.py``  origin
 * ``lifecycle.py``   reload, stop, status      * ``check.py``   check
 * ``client.py``      health, stats             * ``doctor.py``  doctor
+* ``admin.py``       purge, warm
 * ``version.py``     version                   * ``completion.py``  completion
 
 A command is a plain function with typer annotations. Its file imports what is heavy inside the function, so that

@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "status": "lifecycle:status",
     "health": "client:health",
     "stats": "client:stats",
+    "purge": "admin:purge",
+    "warm": "admin:warm",
     "doctor": "doctor:doctor",
     "origin": "origin:origin",
     "version": "version:version",
