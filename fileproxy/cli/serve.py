@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILES = Path("files")  # what the embedded origin serves
 
 
-def serve(  # noqa: PLR0917 (typer calls it by name)
+def serve(
     urls: Annotated[
         list[str] | None, typer.Argument(metavar="[URL]...", help="Servers that hold the files (as --upstream).")
     ] = None,
