@@ -138,7 +138,7 @@ class DiskTier:
         if found is None:
             return None
         run = found.run
-        self._seen.verify(name, run.inode, run.verified)
+        self._seen.verify(name, run.identity, run.verified)
         if run.damaged:
             self._counters.add("cache.damaged", run.damaged.bit_count())
             self._seen.unverify(name, run.damaged)
@@ -171,8 +171,14 @@ class DiskTier:
         """``status``, ``detail`` when something is wrong, how full it is, and how far the scrubber is."""
         return {**self._care.statistics(), "queued": self._queued, "writable": self._writable}
 
+    async def scrub_once(self) -> int:
+        """Check everything on disk now, at full speed; how much damage was found."""
+        return await self._care.scrubber.pass_once(paced=False)
+
     async def close(self) -> None:
         """Write what is queued and sync it, unless that takes too long."""
+        if self._closed:
+            return
         self._closed = True
         if self._writing:
             waiting = asyncio.gather(*(event.wait() for event in self._writing))

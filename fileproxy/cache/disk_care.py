@@ -70,6 +70,7 @@ class DiskCare:
         )
         self._scrub = scrub
         self._free: int | None = None
+        self._asked = 0  # bytes that were refused because of the budget
         self._wanted = 0  # bytes that once were not to be had although the floor was kept
         self._dirty: set[str] = set()
         self._running: list[asyncio.Task[Any]] = []
@@ -122,7 +123,10 @@ class DiskCare:
         """May ``length`` bytes more be written now? When the budget says no, room is made for the next ones."""
         if self.health.detail:
             return False
+        if length > self._size:
+            return False
         if self.usage.total + length > self._size:
+            self._asked = max(self._asked, length)
             self.make_room()
             return False
         return True
@@ -198,9 +202,9 @@ class DiskCare:
         floor = self._min_free + min(self._min_free // 2, 128 * 1024 * 1024)
         self._free = _free(self._folder)
         missing = max(floor, self._min_free + self._wanted) - self._free
-        need = max(self.usage.total - (self._size - self._size // 10), missing)
+        need = max(self.usage.total - (self._size - max(self._size // 10, self._asked)), missing)
         if need <= 0:
-            self._wanted = 0
+            self._wanted = self._asked = 0
         return need
 
     # --- tasks ---
@@ -217,8 +221,12 @@ class DiskCare:
             if await self.chore(self._must):
                 self.make_room()
             if ticks % SYNC_EVERY == 0 and self._dirty:
-                with contextlib.suppress(TimeoutError):
-                    await self._chore_in(self._threads.sync, self._sync_all())
+                await self.sync()
+
+    async def sync(self) -> None:
+        """Bring what was written to the medium. Nothing depends on it but what a power loss costs."""
+        with contextlib.suppress(TimeoutError):  # a busy disk; the kernel writes back by itself
+            await self._chore_in(self._threads.sync, self._sync_all())
 
     async def _scan_now_and_then(self) -> None:
         """Count the folder when nobody has for long, in small steps."""

@@ -57,7 +57,7 @@ class DiskJobs:
         if disk_records.is_inline(meta):
             run = self._read_inline(meta, known)
             if run is not None and run.damaged:
-                marked = self._discard(meta.key, run.inode)
+                marked = self._discard(meta.key, run.identity)
         else:
             number, slot = divmod(index, extents.BLOCKS)
             extent = extents.extent_of(meta, number)
@@ -95,13 +95,13 @@ class DiskJobs:
 
     def _read_inline(self, meta: Meta, known: extents.Known) -> extents.Run | None:
         try:
-            opened = disk_records.open_data(self._files, self._path, meta, known.inode if known.verified else None)
+            opened = disk_records.open_data(self._files, self._path, meta, known.identity if known.verified else None)
         except disk_records.Damaged as damage:
             return extents.Run(None, 0, 0, damage.inode, 0, 1)
         if opened is None:
             return None
         descriptor, stored = opened
-        return extents.Run(descriptor, stored.data_offset, stored.data_length, stored.inode, 1, 0)
+        return extents.Run(descriptor, stored.data_offset, stored.data_length, stored.identity, 1, 0)
 
     def _quarantine(self, name: str, slots: int) -> bool:
         if not self._writable:

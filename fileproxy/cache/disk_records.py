@@ -35,12 +35,16 @@ class Stored:
 
     record: Record
     encoded: bytes
-    inode: int
+    identity: int  # of the file, its last change included
     taken: int  # bytes the file takes on disk
     data_offset: int
     data_length: int
     data_crc: int
     inline: bool
+
+    @property
+    def inode(self) -> int:
+        return self.identity & (1 << 64) - 1
 
     def holds(self, meta: Meta) -> bool:
         """Is the whole of this representation in here?"""
@@ -71,10 +75,10 @@ def load(files: Files, folder: str, key: bytes) -> Stored | None:
         files.close(descriptor)
 
 
-def open_data(files: Files, folder: str, meta: Meta, verified_inode: int | None) -> tuple[int, Stored] | None:
+def open_data(files: Files, folder: str, meta: Meta, verified: int | None) -> tuple[int, Stored] | None:
     """An open descriptor of the file that holds this representation whole; the caller owns it.
 
-    Its data was checked, unless the file is the one it was checked in before. Raises Damaged, OSError.
+    Its data was checked, unless ``verified`` is the identity of the file. Raises Damaged, OSError.
     """
     descriptor = _open(files, path_of(folder, record_name(meta.key)))
     if descriptor is None:
@@ -86,7 +90,7 @@ def open_data(files: Files, folder: str, meta: Meta, verified_inode: int | None)
             return None
         if stored.data_length != meta.size:
             raise Damaged(stored.inode)
-        if stored.inode != verified_inode and not _data_is_right(descriptor, stored, meta.rid):
+        if stored.identity != verified and not _data_is_right(descriptor, stored, meta.rid):
             raise Damaged(stored.inode)
         keep = True
         return descriptor, stored
@@ -176,7 +180,8 @@ def _parse(descriptor: int, key: bytes) -> Stored:
         raise Damaged(info.st_ino)
     if info.st_size != end + data_length:
         raise Damaged(info.st_ino)
-    return Stored(record, encoded, info.st_ino, taken(info.st_size), end, data_length, data_crc, inline)
+    identity = info.st_ctime_ns << 64 | info.st_ino  # an inode alone may be that of an older file that is gone
+    return Stored(record, encoded, identity, taken(info.st_size), end, data_length, data_crc, inline)
 
 
 def _data_is_right(descriptor: int, stored: Stored, rid: bytes) -> bool:

@@ -28,19 +28,19 @@ class Seen:
 
     def known(self, name: str, now: float) -> Known:
         """What was checked and what is bad."""
-        inode, slots = self._verified.get(name, (-1, 0))
-        return Known(inode, slots, self.bad(name, now))
+        identity, slots = self._verified.get(name, (-1, 0))
+        return Known(identity, slots, self.bad(name, now))
 
-    def verify(self, name: str, inode: int, slots: int) -> None:
-        """Add what a read has checked; another inode begins anew."""
+    def verify(self, name: str, identity: int, slots: int) -> None:
+        """Add what a read has checked; another file begins anew."""
         known, before = self._verified.get(name, (-1, 0))
-        self._put(self._verified, name, (inode, slots | before if known == inode else slots))
+        self._put(self._verified, name, (identity, slots | before if known == identity else slots))
 
     def unverify(self, name: str, slots: int) -> None:
         """These were written or damaged since."""
         if name in self._verified:
-            inode, before = self._verified[name]
-            self._verified[name] = (inode, before & ~slots)
+            identity, before = self._verified[name]
+            self._verified[name] = (identity, before & ~slots)
 
     def bad(self, name: str, now: float) -> int:
         """The slots known to be damaged and impossible to mark."""

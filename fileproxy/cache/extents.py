@@ -1,6 +1,7 @@
 """Extents: files of up to 64 blocks of one representation. Blocking.
 
     0      magic, version, block size, extent number, rid, object size, CRC-32 of these: for who knows only the file
+    56     8 random bytes: with the inode they tell this file from every other one of its name
     64     64 slots of 16 bytes: state, length, CRC-32 of the block, CRC-32 of the slot
     4096   the blocks, slot i at 4096 + i * block; what was not written is a hole
 
@@ -24,6 +25,7 @@ from fileproxy.model import Meta
 BLOCKS = 64  # of an extent
 DATA = 4096  # where they begin
 HEAD_BYTES = 64
+_MARK = 56
 _HEAD = struct.Struct("<8sIII16sQ")
 _MAGIC = b"FPextent"
 _VERSION = 1
@@ -61,9 +63,9 @@ class Extent:
         return DATA + slot * self.block
 
     def head(self) -> bytes:
-        """The first 64 bytes of the file."""
+        """What the file begins with."""
         head = _HEAD.pack(_MAGIC, _VERSION, self.block, self.number, self.rid, self.size)
-        return (head + crc32(head).to_bytes(4, "little")).ljust(HEAD_BYTES, b"\0")
+        return (head + crc32(head).to_bytes(4, "little")).ljust(_MARK, b"\0")
 
     def seed(self, slot: int) -> int:
         """What the checksums of this slot begin with."""
@@ -109,16 +111,16 @@ class Run:
     descriptor: int | None
     offset: int
     length: int
-    inode: int
+    identity: int  # of the file
     verified: int  # a bit for each slot of the extent whose data was checked, now or before
     damaged: int  # a bit for each slot found damaged now
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the caller knows of an extent: its inode and which slots (bits) of it were checked; which are bad."""
+    """What the caller knows of a file: which one it was and what slots (bits) of it were checked; which are bad."""
 
-    inode: int = -1
+    identity: int = -1
     verified: int = 0
     bad: int = 0
 
@@ -130,9 +132,11 @@ def read_run(files: Files, folder: str, extent: Extent, first: int, most: int, k
         return None
     keep = False
     try:
-        inode = os.fstat(descriptor).st_ino
-        verified = known.verified if known.inode == inode else 0
-        slots = _slots(descriptor)
+        start = os.pread(descriptor, HEAD_BYTES - _MARK + BLOCKS * _SLOT_BYTES, _MARK)
+        mark, slots = start[: HEAD_BYTES - _MARK], start[HEAD_BYTES - _MARK :]
+        # An inode alone may be that of an older file that is gone.
+        identity = int.from_bytes(mark, "little") << 64 | os.fstat(descriptor).st_ino
+        verified = known.verified if known.identity == identity else 0
         length = damaged = checked = 0
         for slot in range(first, min(first + most, extent.blocks)):
             bit = 1 << slot
@@ -149,7 +153,7 @@ def read_run(files: Files, folder: str, extent: Extent, first: int, most: int, k
         if not length and not damaged:
             return None
         keep = length > 0
-        return Run(descriptor if keep else None, extent.offset_of(first), length, inode, verified, damaged)
+        return Run(descriptor if keep else None, extent.offset_of(first), length, identity, verified, damaged)
     finally:
         if not keep:
             files.close(descriptor)
@@ -169,8 +173,8 @@ def write_block(files: Files, folder: str, meta: Meta, index: int, data: bytes) 
     try:
         start = os.pread(descriptor, DATA, 0)
         there = extent.committed(start[HEAD_BYTES:], slot)
-        if start[:HEAD_BYTES] != head:
-            files.write(descriptor, head, 0)
+        if start[:_MARK] != head:
+            files.write(descriptor, head + os.urandom(HEAD_BYTES - _MARK), 0)
         if there is not None and there >= 0:
             if there != crc:
                 return None
@@ -242,7 +246,7 @@ def identify(files: Files, folder: str, name: Name) -> tuple[Extent, int] | None
         raise ValueError("no head")
     _, _, block, number, rid, size = _HEAD.unpack_from(start)
     extent = Extent(rid, block, size, number)
-    if (rid, number) != (name.id, name.number) or not block or start[:HEAD_BYTES] != extent.head():
+    if (rid, number) != (name.id, name.number) or not block or start[:_MARK] != extent.head():
         raise ValueError("not the head of this extent")
     bits = sum(
         1 << slot for slot in range(BLOCKS) if start[HEAD_BYTES + slot * _SLOT_BYTES :][:_SLOT_BYTES].strip(b"\0")

@@ -116,14 +116,18 @@ def test_quarantine_takes_only_the_slot_it_names(folder: str) -> None:
 def test_what_was_verified_is_not_read_again_unless_the_file_is_another_one(folder: str) -> None:
     write(folder, BIG, 0, 1)
     path = path_of(folder, extent_name(BIG.rid, 0))
-    inode = os.stat(path).st_ino
+    run = extents.read_run(FILES, folder, extents.extent_of(BIG, 0), 0, 1, NOTHING)
+    assert run is not None
+    assert run.descriptor is not None
+    os.close(run.descriptor)
+    identity = run.identity
     flip(path, 4096 + 5)
     assert isinstance(read(folder, BIG, 0), extents.Run)
-    assert read(folder, BIG, 0, known=extents.Known(inode, 1)) != content(BIG, 0)  # trusted, as was said
-    assert isinstance(read(folder, BIG, 0, known=extents.Known(inode + 1, 1)), extents.Run)
-    assert read(folder, BIG, 0, known=extents.Known(inode, 1, bad=1)) is None
+    assert read(folder, BIG, 0, known=extents.Known(identity, 1)) != content(BIG, 0)  # trusted, as was said
+    assert isinstance(read(folder, BIG, 0, known=extents.Known(identity + 1, 1)), extents.Run)
+    assert read(folder, BIG, 0, known=extents.Known(identity, 1, bad=1)) is None
     flip(path, 64 + 3)  # its slot, too
-    assert isinstance(read(folder, BIG, 0, known=extents.Known(inode, 1)), extents.Run)
+    assert isinstance(read(folder, BIG, 0, known=extents.Known(identity, 1)), extents.Run)
 
 
 def test_threads_writing_one_extent_lose_no_slot(folder: str) -> None:
