@@ -190,6 +190,8 @@ async def test_a_record_written_before_a_ban_was_read_is_banned_on_the_other_mac
     await a.keep(old, body(50))
     await feed_a.turn()
     assert a.bans.judge(old).record is None
+    await a.keep(old, body(50))  # a fill that began before the purge ends after it was read
+    assert await b.tier.find(old.key) is None
     fresh = a.meta(size=50, rid=9)
     await a.keep(fresh, body(50, 2))
     found = await b.tier.find(fresh.key)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -202,9 +203,10 @@ def test_damage_loses_records_but_never_a_ban(data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:
         bans = Bans(Path(folder), clock)
         old = meta(ban=bans.seq)
-        for number in range(3):
-            bans.add("key", f"files/a.test/{number}")
-        bans.add("key", URL)
+        values = ["files/a.test/1", "files/a.test/2", "files/a.test/3"]
+        values.insert(data.draw(st.integers(0, 3)), URL)
+        for value in values:
+            bans.add("key", value)
         bans.close()
         path = Path(folder) / "bans"
         content = bytearray(path.read_bytes())
@@ -286,8 +288,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, clock: ManualClock
 # --- many at once, and sudden ends ------------------------------------------------------------------------------------
 
 
-def _add_many(folder: str, name: str, count: int) -> None:
+def _add_many(folder: str, name: str, count: int, together: Barrier) -> None:
     bans = Bans(Path(folder), ManualClock(), keep=50)
+    together.wait(30)
     for number in range(count):
         bans.add("key", f"{name}{number}")
 
@@ -296,7 +299,8 @@ def test_processes_that_add_at_once_get_numbers_of_their_own(tmp_path: Path, clo
     bans = Bans(tmp_path, clock, keep=50)
     base = bans.seq
     context = multiprocessing.get_context("spawn")
-    adders = [context.Process(target=_add_many, args=(str(tmp_path), name, 60)) for name in "abc"]
+    together = context.Barrier(3)
+    adders = [context.Process(target=_add_many, args=(str(tmp_path), name, 60, together)) for name in "abc"]
     for adder in adders:
         adder.start()
     for adder in adders:
