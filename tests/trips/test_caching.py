@@ -198,6 +198,16 @@ async def test_vary_selects_among_what_is_stored(play: Any) -> None:
     assert (one.sha256, two.sha256) == (FILE.sha256(), NEWER.sha256())
 
 
+async def test_an_answer_without_vary_does_not_replace_one_with(play: Any) -> None:
+    trip = await play(Reply(FILE, headers=(HOUR, ("Vary", "Accept-Language"))), Reply(NEWER, headers=(HOUR,)))
+    await trip.get("Accept-Language: de")
+    await trip.get("Accept-Language: en")
+    await trip.get("Accept-Language: fr")
+    assert trip.asked == 3
+    assert (await trip.get("Accept-Language: de")).sha256 == FILE.sha256()
+    assert trip.asked == 3
+
+
 async def test_vary_star_is_never_reused(play: Any) -> None:
     trip = await play(Reply(FILE, headers=(HOUR, ("Vary", "*"))))
     await trip.get()
