@@ -4,7 +4,8 @@
 * ``storing.py`` ``freshness.py`` ``validation.py``  RFC 9111 as pure functions;  ``key.py``  cache identity (pure)
 * ``memory.py`` ``admission.py``  the first tier, and what may enter it;  ``pressure.py``  its budget
 * ``disk.py`` ``extents.py`` …   the third tier: extents of checksummed blocks
-* ``redis.py``      the second tier: small objects in the store that machines share
-* ``bans.py``       purges as an ordered list that nobody misses
+* ``redis.py`` ``sealed.py``  the second tier: small objects in the store that machines share
+* ``ban.py`` ``bans.py``  purges as an ordered list that nobody misses;  ``banfile.py`` ``banlist.py``  on disk;
+  ``banfeed.py``    between machines
 * ``records.py``    records as bytes
 """
