@@ -76,7 +76,7 @@ async def test_connections(house: OpenHouse, origin: Origin) -> None:
     running = await house(settings(origin, limits={"connections": 2}))
     async with await running.connect() as first, await running.connect() as second:
         assert [(await one.ask("GET", "/f")).status for one in (first, second)] == [200, 200]
-        async with await running.connect() as third:
+        async with asyncio.timeout(SOON), await running.connect() as third:
             assert (await third.answer()).status == 503
     assert running.counts["connections.shed"] == 1
 
@@ -84,11 +84,11 @@ async def test_connections(house: OpenHouse, origin: Origin) -> None:
 @pytest.mark.option("limits.connections_per_client")
 async def test_connections_per_client(house: OpenHouse, origin: Origin) -> None:
     origin.serve("/f", b"x")
-    values = {"limits": {"connections_per_client": 1}, "server": {"trusted_proxies": []}}
-    running = await house(settings(origin, **values))
+    limits = {"connections_per_client": 1}
+    running = await house(settings(origin, limits=limits, server={"trusted_proxies": []}))
     async with await running.connect() as first:
         assert (await first.ask("GET", "/f")).status == 200
-        async with await running.connect() as second:
+        async with asyncio.timeout(SOON), await running.connect() as second:
             assert (await second.answer()).status == 503
         elsewhere = await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0))
         async with Connection(*elsewhere) as other:

@@ -96,7 +96,7 @@ async def test_buffer(house: OpenHouse, origin: Origin) -> None:
     await running.quiet()
 
 
-@pytest.mark.option("upstreams.pool.happy_eyeballs", "upstreams.timeouts.connect")
+@pytest.mark.option("upstreams.pool.happy_eyeballs")
 @pytest.mark.parametrize("head_start", ["off", "10ms"])
 async def test_happy_eyeballs(
     house: OpenHouse, origin: Origin, monkeypatch: pytest.MonkeyPatch, head_start: str
@@ -122,6 +122,15 @@ async def test_happy_eyeballs(
         assert timing is not None
         # One after the other: the first must be given up before the second is tried.
         assert (float(timing[1]) >= 990) is (head_start == "off")
+
+
+@pytest.mark.option("upstreams.timeouts.connect")
+async def test_connect(house: OpenHouse) -> None:
+    with blackhole() as silent:
+        upstream = {"timeouts": {"connect": "100ms"}, "retry": {"attempts": 1}}
+        running = await house(settings(f"http://{silent}", upstream=upstream))
+        async with asyncio.timeout(7):  # by default it would be waited for 15 s
+            assert (await running.fetch("/f")).status == 504
 
 
 async def test_health_tells_the_pool(house: OpenHouse, origin: Origin) -> None:
