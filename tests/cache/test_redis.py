@@ -244,7 +244,7 @@ async def test_when_memory_is_short_the_server_gives_up_objects_but_nothing_else
 async def test_a_server_that_hangs_dies_and_returns_costs_no_error(
     valkey: Valkey, counts: Watched, tmp_path: Path
 ) -> None:
-    store = await valkey.store(counts, timeout_s=0.05)
+    store = await valkey.store(counts, timeout_s=0.5)
     machine = Machine(store, tmp_path / "a", counts)
     one, data = machine.meta(size=100), body(100)
     assert await machine.keep(one, data)

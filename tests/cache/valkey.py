@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fileproxy.clock import SystemClock
 from fileproxy.embedded import _valkey_options, find_valkey
@@ -36,7 +37,16 @@ class Valkey:
 
     async def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        await self.until(self.path.exists)
+        async with asyncio.timeout(WITHIN_S):
+            while not await self._answers():
+                await asyncio.sleep(0.005)
+
+    async def _answers(self) -> bool:
+        """Its socket is there before it listens."""
+        try:
+            return bool(await self.redis.ping())
+        except RedisConnectionError:
+            return False
 
     async def stop(self) -> None:
         """Kill it: what it held is gone."""
@@ -54,7 +64,7 @@ class Valkey:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    async def store(self, counts: Watched, timeout_s: float = 2.0) -> SharedStore:
+    async def store(self, counts: Watched, timeout_s: float = 10.0) -> SharedStore:
         store = SharedStore(
             f"unix://{self.path}",
             pool=10,
@@ -65,6 +75,7 @@ class Valkey:
         )
         self._stores.append(store)
         await store.open()
+        await self.until(lambda: store.state == "ok")
         return store
 
     async def until(self, condition: Callable[[], object]) -> None:
