@@ -95,6 +95,7 @@ class House:
             generation=lambda: self._service.current,
             upstreams=lambda: self._upstreams,
             granted=lambda: self._granted,
+            caching=lambda: self._caching.describe(),  # noqa: PLW0108 (made later)
             counters=self._counters,
             logs=self._logs,
             run_dir=self._run_dir,
@@ -127,7 +128,9 @@ class House:
         await self._caching.open()
         self._service.caching = self._caching
         app = web.Application()
-        app.router.register_resource(_Everything(Handler(self._service, Delivery(self._readers), RouteCors(app))))
+        app.router.register_resource(
+            _Everything(Handler(self._service, Delivery(self._readers, lambda: self._caching.chunk), RouteCors(app)))
+        )
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -164,9 +167,6 @@ class House:
         """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
         old = self._service.current
         self._service.current = self._build(settings, generation)
-        if settings.redis != old.settings.redis:
-            await self._close_store()
-            await self._open_store(settings)
         self._take(settings)
         self._caching.take(settings, self._store)
         for problem in self._logs.apply(settings.logs):

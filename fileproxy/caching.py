@@ -16,6 +16,7 @@ from fileproxy.cache.bans import Bans, Kind
 from fileproxy.cache.disk import DiskTier
 from fileproxy.cache.key import entry_url
 from fileproxy.cache.memory import MemoryTier
+from fileproxy.cache.pressure import Decision, MemoryManager, Sizes
 from fileproxy.cache.redis import RedisTier
 from fileproxy.cache.store import Store
 from fileproxy.clock import Clock
@@ -38,6 +39,11 @@ from fileproxy.server.service import Generation, LogLines
 from fileproxy.settings import Settings, schema
 from fileproxy.shared import SharedStore
 from fileproxy.tasks import Tasks
+
+CHUNK = (
+    256 * 1024
+)  # bytes of a file read at once: large enough that thread hops do not show, small enough for each download
+LEAST_WINDOWS = 8  # windows that fit whatever the memory tier may take
 
 
 class Caching:
@@ -68,14 +74,18 @@ class Caching:
         self.bans = Bans(folder, clock)
         self.disk = None if disk == "off" else self._disk(disk)
         self.store = Store(
-            memory=MemoryTier(memory_share(settings), counters),
+            memory=MemoryTier(settings.cache.memory // worker_count(settings), counters),
             disk=self.disk,
             shared=None,
             bans=self.bans,
             counters=counters,
             tasks=tasks,
         )
-        self.windows = Windows(settings.cache.window, memory_share(settings))
+        self.windows = Windows(settings.cache.window, 0)
+        self._manager = MemoryManager(
+            sizes_of(settings), settings.cache.memory_check, clock, self._resize, workers=worker_count(settings)
+        )
+        self._resize(self._manager.decision)
         self.shared = Shared(
             self.store, clock, tasks, counters, self.windows, settings.cache.fill_after_abort, settings.cache.block
         )
@@ -100,7 +110,8 @@ class Caching:
 
     async def open(self) -> None:
         """Open the disk tier, and listen for the other workers."""
-        self._feeding = self._tasks.start(self._feed.run(), "ban feed")
+        self._tasks.start(self._feed.run(), "ban feed")
+        self._tasks.start(self._manager.run(), "memory manager")
         if self.disk is None:
             return  # nothing the workers could share: each fills for itself
         await self.disk.open()
@@ -148,8 +159,7 @@ class Caching:
     def take(self, settings: Settings, store: SharedStore) -> None:
         """Take over what of the settings acts without new workers."""
         cache = settings.cache
-        self.store.memory.resize(memory_share(settings))
-        self.windows.configured, self.windows.total = cache.window, memory_share(settings)
+        self._manager.configure(sizes_of(settings), cache.memory_check, worker_count(settings))
         self.shared.fill_after_abort = cache.fill_after_abort
         self.store.shared = (
             None
@@ -171,6 +181,13 @@ class Caching:
         if wanted:
             await self.bans.announce(wanted)
 
+    def _resize(self, decision: Decision) -> None:
+        """The memory manager's word: what tier, windows and reads may take from now on."""
+        self.store.memory.resize(decision.budget)
+        self.windows.configured = decision.window
+        self.windows.total = max(decision.budget, LEAST_WINDOWS * decision.window)
+        self.chunk = decision.chunk
+
     def describe(self) -> dict[str, Any]:
         """For ``/health`` and ``/stats``."""
         return {
@@ -178,6 +195,8 @@ class Caching:
             "bans": self.bans.statistics(),
             "window_bytes": self.windows.size,
             "flights": self.windows.flights,
+            "memory_manager": self._manager.statistics(),
+            "owners": self.owners.statistics(),
         }
 
     async def close(self) -> None:
@@ -188,10 +207,14 @@ class Caching:
         self.bans.close()
 
 
-def memory_share(settings: Settings) -> int:
-    """This worker's part of ``cache.memory``."""
-    workers = cpu_count() if settings.server.workers == "auto" else settings.server.workers
-    return settings.cache.memory // workers
+def sizes_of(settings: Settings) -> Sizes:
+    """What this worker may use without memory pressure: its part of ``cache.memory``, the window, a read of a file."""
+    return Sizes(settings.cache.memory // worker_count(settings), settings.cache.window, CHUNK)
+
+
+def worker_count(settings: Settings) -> int:
+    """Workers that share the machine."""
+    return cpu_count() if settings.server.workers == "auto" else settings.server.workers
 
 
 def urls_of(uri: str, generation: Generation) -> list[str]:

@@ -39,6 +39,7 @@ class Reports:
     Args:
         generation: the current settings generation.
         granted: TCP options read back from the newest client socket; None before the first.
+        caching: what the cache says of itself (``Caching.describe``).
         facts: of the process: ``uvloop_enabled``, ``started_at``, ``worker`` (its slot).
     """
 
@@ -48,6 +49,7 @@ class Reports:
         generation: Callable[[], Generation],
         upstreams: Callable[[], Mapping[str, Described]],
         granted: Callable[[], Mapping[str, Any] | None],
+        caching: Callable[[], Mapping[str, Any]],
         counters: Counters,
         logs: LogLines,
         run_dir: Path,
@@ -58,6 +60,7 @@ class Reports:
         self._generation = generation
         self._upstreams = upstreams
         self._granted = granted
+        self._caching = caching
         self._counters = counters
         self._logs = logs
         self._run_dir = run_dir
@@ -90,7 +93,8 @@ class Reports:
 
     async def stats(self, machines: Machines | None) -> dict[str, Any]:
         """``/stats``."""
-        return stats.stats(self.totals(), self.facts, None if machines is None else await machines.all())
+        report = stats.stats(self.totals(), self.facts, None if machines is None else await machines.all())
+        return {**report, "cache": stats.cache(report["counters"], self._caching())}
 
     async def health(self, store: SharedStore) -> dict[str, Any]:
         """``/health``, for operators."""
@@ -109,6 +113,7 @@ class Reports:
             "descriptors": health.descriptors_part(soft, hard, used_descriptors()),
             "logs": health.logs_part(self._logs.problems, totals.counters["logs.dropped"]),
             "counters": health.counters_part(getattr(self._counters, "problem", None), totals.unreadable),
+            **health.cache_parts(self._caching()),
             "client_sockets": health.sockets_part({} if options is None else sockets.asked(options), self._granted()),
         }
         return health.health(self.facts, config=effective(settings), parts=parts, now=self._clock.time())

@@ -93,7 +93,7 @@ class Entry:
             first,
             -(-min(stop, meta.size) // meta.block),
             self.held,
-            [(-(-one.position // meta.block), -(-(one.end or meta.size) // meta.block)) for one in self.flights],
+            [(one.next_block, -(-(one.end or meta.size) // meta.block)) for one in self.flights],
         )
         return self.launch(Flight(self, need, first * meta.block, min(end * meta.block, meta.size)))
 

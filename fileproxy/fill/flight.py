@@ -113,6 +113,11 @@ class Flight:
         """Bytes in memory."""
         return self.position - self.base
 
+    @property
+    def next_block(self) -> int:
+        """The first block that it has still to bring whole."""
+        return max(self._whole_from, self.position) // self.entry.meta.block
+
     def serves(self, position: int, ahead: int) -> bool:
         """Whether a reader at ``position`` should follow: it is still here, or lands within ``ahead`` bytes."""
         if position < self.base or self.over:

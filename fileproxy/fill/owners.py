@@ -86,6 +86,10 @@ class WorkerOwners:
         short = f"/proc/self/fd/{self._directory}/{name}"
         return short if os.path.isdir(f"/proc/self/fd/{self._directory}") else str(self._folder / name)
 
+    def statistics(self) -> dict[str, object]:
+        """For ``/health``: this worker's slot, and all that are held."""
+        return {"slot": None if self._slot is None else self._slot.number, "held": sorted(self._held)}
+
     def release(self) -> None:
         """Own nothing from now on: new keys go to the others (the worker drains)."""
         if self._slot is not None:

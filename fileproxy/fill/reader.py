@@ -48,6 +48,8 @@ class EntryBody:
     async def pieces(self, offset: int, length: int) -> AsyncIterator[Piece]:
         """See ``Seekable``; with :data:`UNKNOWN_SIZE` as length, to the end whose place is not known yet."""
         entry, position, stop = self.entry, offset, offset + length
+        if self._cursor.position != offset:  # other bytes than were expected
+            self._leave()
         try:
             while position < stop:
                 piece = await self._next(position, stop)

@@ -34,6 +34,7 @@ class PeerServer:
         self._need_of = need_of
         self._tasks = tasks
         self._serving: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one ask; with signs of life while nothing lands. Who leaves stops the work."""
@@ -53,6 +54,9 @@ class PeerServer:
                 writer.write(wire.frame(wire.ALIVE))
         except UpstreamReset:
             return  # it left before it asked, or speaks something else: there is nobody to tell
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
         finally:
             for job in jobs:
                 job.cancel()
@@ -147,6 +151,7 @@ class PeerServer:
 
     async def close(self) -> None:
         """Stop what is being answered."""
+        self._closing = True
         serving = list(self._serving)
         for task in serving:
             task.cancel()

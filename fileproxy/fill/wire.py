@@ -2,7 +2,8 @@
 
 A request is one frame. An answer is a head, then the bytes as they land, then an end: the close of a connection proves
 no end (law 2). While nothing lands the owner sends signs of life, so that a worker that hangs is told from an origin
-that thinks. Both sides run the same code, in a folder only their user may enter; still nothing is believed beyond its type.
+that thinks. Both sides run the same code, in a folder only their user may enter; still nothing is believed beyond its
+type.
 """
 
 from __future__ import annotations

@@ -84,6 +84,26 @@ def shared_store_part(described: Mapping[str, Any]) -> Part:
     return part("ok", **described)
 
 
+def cache_parts(described: Mapping[str, Any]) -> dict[str, Part]:
+    """From ``Caching.describe()``: a part for each tier, and whether workers fetch each file once (law 9: never
+    failing).
+    """
+    parts = {}
+    for name in ("memory", "disk", "shared"):
+        tier = described[name]
+        values = {} if tier is None else {key: value for key, value in tier.items() if key not in ("status", "detail")}
+        status: Status = "ok" if tier is None or tier.get("status", "ok") == "ok" else "degraded"
+        parts[f"cache_{name}"] = part(status, None if tier is None else tier.get("detail"), state="off", **values)
+        if tier is not None:
+            parts[f"cache_{name}"]["state"] = "on"
+    alone = described["owners"]["slot"] is None
+    detail = "without a disk tier each worker fetches for itself" if alone else None
+    parts["one_fetch"] = part("ok", detail, **described["owners"])
+    if problem := described["bans"].get("detail"):
+        parts["bans"] = part("degraded", f"purges cannot be noted: {problem}")
+    return parts
+
+
 def descriptors_part(soft: int, hard: int, used: int | None = None) -> Part:
     """Open files of this worker against its limit. A small limit works until it is nearly used up."""
     values: dict[str, Any] = {"soft_limit": soft, "hard_limit": hard, "recommended": WANTED_DESCRIPTORS, "open": used}

@@ -90,6 +90,20 @@ def stats(
     return report
 
 
+def cache(counters: Mapping[str, int], described: Mapping[str, Any]) -> dict[str, Any]:
+    """The cache: how asks were answered over all workers since the start, and the tiers as this worker sees them.
+
+    ``hit_ratio``: answers without a byte from an upstream, of all that the cache may answer.
+    """
+    answers = {name: counters[f"cache.{name}"] for name in ("hit", "stale", "revalidated", "partial", "miss")}
+    return {
+        "answers": answers,
+        "hit_ratio": _rate(answers["hit"] + answers["stale"] + answers["revalidated"], sum(answers.values())),
+        "collapsed": counters["cache.collapsed"],
+        **described,
+    }
+
+
 def milliseconds(histogram: Histogram) -> dict[str, float | int]:
     """Mean, percentiles and longest in milliseconds, and how many were counted. Percentiles are within 5 %."""
     return {

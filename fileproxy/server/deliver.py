@@ -22,15 +22,19 @@ from fileproxy.model import Body, FileSlice
 from fileproxy.server.reply import Reply
 
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
-FILE_READ = 256 * 1024  # read at once: large enough that thread hops do not show, small enough per download
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
 class Delivery:
-    """Sends bodies for one worker. ``readers``: bounded threads for file reads; the loop never waits for a disk."""
+    """Sends bodies for one worker.
 
-    def __init__(self, readers: Executor) -> None:
+    ``readers``: bounded threads for file reads; the loop never waits for a disk. ``chunk()``: bytes of a file read at
+    once now (the memory manager lowers it).
+    """
+
+    def __init__(self, readers: Executor, chunk: Callable[[], int]) -> None:
         self._readers = readers
+        self._chunk = chunk
 
     async def send(
         self,
@@ -76,7 +80,7 @@ class Delivery:
                 continue
             offset, left = piece.offset, piece.length
             while left:
-                data = await self._read(piece, offset, min(left, FILE_READ))
+                data = await self._read(piece, offset, min(left, self._chunk()))
                 offset += len(data)
                 left -= len(data)
                 yield data

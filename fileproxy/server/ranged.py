@@ -1,7 +1,7 @@
 """A body stage: only the asked ranges of a complete representation, as one part or as multipart/byteranges.
 
-Where the source can seek (a local file, an entry of the cache) only the ranges are read; over a stream the bytes between the ranges are read and dropped,
-which is worth it only when little lies before and between them (``SKIP_LIMIT``).
+Where the source can seek (a local file, an entry of the cache) only the ranges are read; over a stream the bytes
+between them are read and dropped, which is worth it only when little lies before and between them (``SKIP_LIMIT``).
 """
 
 from __future__ import annotations

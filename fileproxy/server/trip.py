@@ -12,8 +12,8 @@ class Trip:
     """Notes of one request. ``finish`` counts them once and writes the access line."""
 
     __slots__ = (
-        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "how", "reply", "route",
-        "status",
+        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "how", "reply",
+        "route", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, started: float) -> None:

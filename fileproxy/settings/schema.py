@@ -461,7 +461,9 @@ class Settings(Row):
         [], description="Which upstream serves what. Empty = everything from the only (or the one named files)."
     )
     cache: Cache = Field(Cache(), description="What is kept of answers, and where.")
-    redis: Redis = Field(Redis(), description="The store that machines share; never required.")
+    redis: Redis = Field(
+        Redis(), description="The store that machines share; never required.", json_schema_extra=ROLLING
+    )
     logs: Logs = Field(Logs(), description="Where log lines go.")
 
     @model_validator(mode="after")
