@@ -32,6 +32,7 @@ FLAGS = {
     "server.port": "--port",
     "server.workers": "--workers",
     "upstreams.files.servers": "--upstream",
+    "cache.disk.path": "--cache-dir",
     "redis.url": "--redis",
 }
 

@@ -38,6 +38,12 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
             yield key, sentence
     if sentence := _writable(Path(settings.server.run_dir) / "fileproxy.pid"):
         yield "server.run_dir", sentence
+    token = Path(settings.server.admin_token_file)
+    if sentence := _readable(token) if token.is_file() else _writable(token):  # a mounted one may be read-only
+        yield "server.admin_token_file", sentence
+    disk = settings.cache.disk
+    if disk != "off" and (sentence := _writable(Path(disk.path) / "0")):
+        yield "cache.disk.path", sentence
 
 
 def _folder(path: Path) -> str:
@@ -54,6 +60,10 @@ def _authorities(path: str) -> str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     return ""
+
+
+def _readable(path: Path) -> str:
+    return "" if os.access(path, os.R_OK) else f"{path} cannot be read"
 
 
 def _writable(path: Path) -> str:

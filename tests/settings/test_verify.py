@@ -57,6 +57,16 @@ def test_logs_and_the_run_folder() -> None:
     assert "server.run_dir: file is not a folder" in problems("server.run_dir=file")[0]
 
 
+def test_the_admin_token_and_the_disk_tier(folder: Path) -> None:
+    Path("file").write_text("")
+    Path("read-only").touch(0o400)
+    Path("folder").mkdir()
+    assert problems("server.admin_token_file=read-only", "cache.disk.path=new/cache") == []
+    assert "server.admin_token_file: folder is a folder" in problems("server.admin_token_file=folder")[0]
+    assert "cache.disk.path: file is not a folder" in problems("cache.disk.path=file")[0]
+    assert problems("cache.disk=off") == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 def test_what_may_not_be_read_or_written(folder: Path) -> None:
     Path("closed").mkdir(0o000)
