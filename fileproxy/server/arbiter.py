@@ -282,6 +282,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
             print(f"fileproxy: {reason}", file=sys.stderr, flush=True)  # noqa: T201 (nothing serves; nobody reads a log)
+        if exit_status:
+            self.stop(graceful=False)  # a worker that failed to start may hang where it failed
         super().halt(reason, exit_status)
 
     # --- what others see ----------------------------------------------------------------------------------------------

@@ -216,6 +216,8 @@ class Worker(base.Worker):  # type: ignore[misc]
                 await household.house.close()
         except TimeoutError:
             household.say("warning", "close_timed_out", seconds=UNDRAINED_EXIT_S)
+        except Exception as error:  # of a house that did not open; why it did not is what must be told
+            household.say("warning", "close_failed", detail=_sentence(error))
         await tasks.close()
         household.close()
 

@@ -130,6 +130,21 @@ def test_a_wrong_configuration_is_said_with_its_line(short_path: Path) -> None:
     assert done.stderr == "wrong.yaml:2: server.prot: unknown option; did you mean server.port?\n"
 
 
+def test_a_house_that_does_not_open_ends_it_at_once(short_path: Path) -> None:
+    """Workers that failed half-way may hang in closing; the sentence is about why they failed."""
+    (short_path / "sitecustomize.py").write_text(
+        "import fileproxy.app\n"
+        "async def refuse(self):\n"
+        "    raise OSError('the house is full')\n"
+        "fileproxy.app.House.open = refuse\n"
+    )
+    flags = ["--redis", "off", "--upstream", "http://127.0.0.1:1", "--host", "127.0.0.1", "--port", "0"]
+    env = {"PYTHONPATH": f"{short_path}{os.pathsep}{ROOT}"}
+    done = fileproxy("serve", *flags, "--workers", "2", cwd=short_path, env=env, within=25)
+    assert done.returncode == 1
+    assert "fileproxy: a worker could not start: the house is full\n" in done.stderr
+
+
 def test_a_worker_that_cannot_start_ends_it_with_a_sentence(short_path: Path) -> None:
     (short_path / "run").mkdir()
     (short_path / "run" / "slots").write_text("a file where a folder must be")
