@@ -93,6 +93,11 @@ def test_no_two_identities_read_alike(one: list[str], other: list[str]) -> None:
     assert len(keys) == len({(one[0], one[1].strip(" \t")), (other[0], other[1].strip(" \t"))})
 
 
+def test_where_one_part_ends_matters() -> None:
+    policy = CachePolicy(per_user="A")
+    assert key("u", "http", "A: http+x", policy=policy) != key("uhttp+", "http", "A: x", policy=policy)
+
+
 def test_bytes_that_are_no_text_have_keys_too() -> None:
     assert key("u/\udcff") != key("u/\udcfe")
 
