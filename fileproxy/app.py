@@ -23,6 +23,7 @@ from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceR
 from yarl import URL
 
 from fileproxy import sockets
+from fileproxy.administration import Administration
 from fileproxy.cache.policy import policy_of
 from fileproxy.caching import Caching
 from fileproxy.clock import Clock, SystemClock
@@ -127,6 +128,16 @@ class House:
         )
         await self._caching.open()
         self._service.caching = self._caching
+        self._service.admin = Administration(
+            self._caching,
+            generation=lambda: self._service.current,
+            run_dir=self._run_dir,
+            identity=self._identity,
+            counters=self._counters,
+            clock=self._clock,
+            tasks=self._tasks,
+            logs=self._logs,
+        ).api
         app = web.Application()
         app.router.register_resource(
             _Everything(Handler(self._service, Delivery(self._readers, lambda: self._caching.chunk), RouteCors(app)))

@@ -6,7 +6,7 @@ folder that cannot be used and a store that does not answer leave a smaller cach
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from fileproxy.cache.banfeed import BanFeed
 from fileproxy.cache.bans import Bans, Kind
 from fileproxy.cache.disk import DiskTier
-from fileproxy.cache.key import entry_url
+from fileproxy.cache.freshness import AUTO
+from fileproxy.cache.key import entry_url, primary_key
 from fileproxy.cache.memory import MemoryTier
 from fileproxy.cache.pressure import Decision, MemoryManager, Sizes
 from fileproxy.cache.redis import RedisTier
@@ -176,10 +177,30 @@ class Caching:
         )
 
     async def invalidate(self, uris: tuple[str, ...], generation: Generation) -> None:
-        """Nothing that is stored under these URIs may be used any more (RFC 9111 §4.4): a ban each, for all workers."""
-        wanted: list[tuple[Kind, str, bool]] = [("key", url, False) for uri in uris for url in urls_of(uri, generation)]
+        """Nothing that is stored under these URIs may be used any more (RFC 9111 §4.4): a ban each, for all workers.
+
+        Only what is there costs a ban, so that nobody fills the list by asking for what is not.
+        """
+        wanted: list[tuple[Kind, str, bool]] = [
+            ("key", url, False)
+            for uri in uris
+            for url in urls_of(uri, generation)
+            if await self.present([url], generation)
+        ]
         if wanted:
             await self.bans.announce(wanted)
+
+    async def present(self, urls: Sequence[str], generation: Generation) -> bool:
+        """Whether any of these is stored or being filled (what a route keeps for each user apart is taken to be)."""
+        policies = set(generation.policies.values())
+        if any(policy.per_user for policy in policies):
+            return True
+        for url in urls:
+            for scheme in ("http", "https"):
+                key = primary_key(url, scheme, (), AUTO, self.secret)
+                if self.filler.knows(key) or await self.store.find(key) is not None:
+                    return True
+        return False
 
     def _resize(self, decision: Decision) -> None:
         """The memory manager's word: what tier, windows and reads may take from now on."""
@@ -193,6 +214,7 @@ class Caching:
         return {
             **self.store.statistics(),
             "bans": self.bans.statistics(),
+            "ban_feed": self._feed.statistics(),
             "window_bytes": self.windows.size,
             "flights": self.windows.flights,
             "memory_manager": self._manager.statistics(),

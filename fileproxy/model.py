@@ -304,7 +304,7 @@ class Counters(Protocol):
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """One stored representation, without its bytes. Its blocks are named by ``rid`` and never change (law 1).
 
-    Times are seconds since the epoch. ``headers`` are as they may be sent again (RFC 9111 §3.1), ``Age`` not among them.
+    Times are seconds since the epoch. ``headers`` are as they may be sent again (RFC 9111 §3.1), without ``Age``.
     """
 
     key: bytes  # 16 bytes it is found under (of the variant, where the answer varies)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -91,12 +92,16 @@ class Lines:
         self.access_lines: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.problems: dict[str, str] = {}
+        self.audit_lines: list[dict[str, Any]] = []
 
     def access(self, **fields: Any) -> None:
         self.access_lines.append(fields)
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})
+
+    def audit(self, line: bytes) -> None:
+        self.audit_lines.append(json.loads(line))
 
     def apply(self, settings: schema.Logs) -> list[str]:
         self.applied = settings

@@ -48,7 +48,7 @@ class Service:
             "server": {"host": "127.0.0.1", "port": self.port, "workers": 1, "run_dir": str(folder / "run")},
             "redis": {"url": "off"},
             "cache": {"disk": {"path": str(folder / "cache"), "min_free": 0}},
-            "logs": {"access": str(folder / "access.log"), "error": str(folder / "error.log")},
+            "logs": {"access": str(folder / "access.log"), "error": str(folder / "error.log"), "audit": "off"},
         }
         self.settings = merged(defaults, settings)
         self.config = folder / "fileproxy.yaml"

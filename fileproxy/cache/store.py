@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.model import Counters, Meta, Piece, Record, Tier
+from fileproxy.model import Counters, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker
@@ -155,6 +155,9 @@ class Store:
     def save(self, record: Record, *, disk: bool) -> None:
         """Keep a record, instead of an older one under its key."""
         self.memory.save_now(record)
+        if disk and self.shared is not None and isinstance(record, VaryRule):
+            shared = self.shared
+            self._submit(record.key, lambda: shared.save(record))
         if not disk or self.disk is None:
             return
         tier = self.disk

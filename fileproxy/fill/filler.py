@@ -105,6 +105,10 @@ class Filler:
             entry = await self._entry(record, need)
         return None if entry is None or entry.gone else EntryBody(entry, need)
 
+    def knows(self, key: bytes) -> bool:
+        """Whether something is being fetched or filled under this key."""
+        return key in self._contacts or self._known(key) is not None
+
     # --- looking up ---------------------------------------------------------------------------------------------------
 
     def _known(self, key: bytes) -> Record | None:
@@ -326,6 +330,8 @@ class Filler:
             entry = await self._entry(meta, need) or self._live(meta, set(), writes=need.source.writes)
             entry.meta = meta
             shared.store.save(meta, disk=need.source.writes)
+            if need.source.writes and entry.complete:
+                shared.store.finished(meta)
             return Reached(entry, confirmed=stale is not None, shared=contacted.shared, status=304)
         held = await shared.store.held(meta) if not need.source.writes else set()
         entry = self._live(meta, held, writes=need.source.writes)

@@ -50,6 +50,7 @@ class Logs:
         self._captured: list[tuple[logging.Logger, list[logging.Handler], int, bool]] = []
         self._error = Stream(settings.error, counters, self._clock)
         self._access = None if settings.access == "off" else Stream(settings.access, counters, self._clock)
+        self._audit = None if settings.audit == "off" else Stream(settings.audit, counters, self._clock)
         self.logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             _Lines(self._error),
             processors=[self._drop_minor, structlog.processors.format_exc_info, self._render],
@@ -61,7 +62,7 @@ class Logs:
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong now, by log (``access``, ``error``). Empty when all is well."""
-        streams = {"access": self._access, "error": self._error}
+        streams = {"access": self._access, "error": self._error, "audit": self._audit}
         return {name: stream.problem for name, stream in streams.items() if stream and stream.problem}
 
     def access(self, **fields: object) -> None:
@@ -69,20 +70,25 @@ class Logs:
         if self._access is not None:
             self._access.put(self._line(fields))
 
+    def audit(self, line: bytes) -> None:
+        """One whole line of the audit log: who did what through the admin API."""
+        if self._audit is not None:
+            self._audit.put_now(line)
+
     def event(self, level: str, event: str, **fields: object) -> None:
         """One line in the error log, if ``level`` is not below ``logs.level``."""
         self.logger.log(LEVELS[level], event, **fields)
 
     def flush(self) -> None:
         """Write what waits."""
-        for stream in (self._access, self._error):
+        for stream in (self._access, self._error, self._audit):
             if stream is not None:
                 stream.flush()
 
     def reopen(self) -> list[str]:
         """Open files by their names again, after rotation. What fails keeps its old file, is logged and returned."""
         problems: list[str] = []
-        for name, stream in (("access", self._access), ("error", self._error)):
+        for name, stream in (("access", self._access), ("error", self._error), ("audit", self._audit)):
             if stream is not None and (problem := stream.reopen()):
                 problems.append(f"logs.{name}: {problem}")
                 self.event("error", "log target not reopened", log=name, problem=problem)
@@ -92,22 +98,29 @@ class Logs:
         """Take over new settings. A target that cannot be opened leaves the old one in use; said, and returned."""
         problems: list[str] = []
         self._threshold = LEVELS[settings.level]
-        if settings.access == "off":
-            if self._access is not None:
-                self._access.close()
-            self._access = None
-        elif self._access is None:
-            self._access = Stream(settings.access, self._error.counters, self._clock)
-            if self._access.problem:
-                problems.append(f"logs.access: {self._access.problem}")
-        elif problem := self._access.redirect(settings.access):
-            problems.append(f"logs.access: {problem}")
+        self._access = self._redirected("access", self._access, settings.access, problems)
+        self._audit = self._redirected("audit", self._audit, settings.audit, problems)
         if problem := self._error.redirect(settings.error):
             problems.append(f"logs.error: {problem}")
         for problem in problems:
             self.event("error", "log target not changed", problem=problem)
         self._set_captured_level()
         return problems
+
+    def _redirected(self, name: str, stream: Stream | None, target: str, problems: list[str]) -> Stream | None:
+        """A log that may be ``off``, sent to ``target``; what goes wrong is added to ``problems``."""
+        if target == "off":
+            if stream is not None:
+                stream.close()
+            return None
+        if stream is None:
+            stream = Stream(target, self._error.counters, self._clock)
+            problem = stream.problem
+        else:
+            problem = stream.redirect(target)
+        if problem:
+            problems.append(f"logs.{name}: {problem}")
+        return stream
 
     def capture(self, *names: str) -> None:
         """Route the stdlib loggers of these names (default: all) into the error log. ``close`` gives them back."""
@@ -129,7 +142,7 @@ class Logs:
             logger.handlers[:] = handlers
             logger.setLevel(level)
             logger.propagate = propagate
-        for stream in (self._access, self._error):
+        for stream in (self._access, self._error, self._audit):
             if stream is not None:
                 stream.close()
 

@@ -13,11 +13,11 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from fileproxy.errors import ClientError, FileProxyError, Refused
+from fileproxy.errors import BadTarget, BodyTooLarge, ClientError, FileProxyError, Refused
 from fileproxy.http.forwarded import client_view, request_id
 from fileproxy.http.problem import problem, proxy_status
 from fileproxy.http.targets import parse_target
-from fileproxy.model import Ask, BytesBody, Headers
+from fileproxy.model import Ask, BytesBody, Headers, Target
 from fileproxy.server import operators
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery, abort
@@ -27,6 +27,8 @@ from fileproxy.server.intake import RequestBody, has_body
 from fileproxy.server.reply import Reply
 from fileproxy.server.service import Generation, Service
 from fileproxy.server.trip import Trip
+
+LARGEST_ADMIN_BODY = 4 * 1024 * 1024
 
 
 class Handler:
@@ -55,7 +57,9 @@ class Handler:
     async def _serve(self, request: web.Request, trip: Trip, generation: Generation) -> Reply:
         service = self._service
         try:
-            ask = trip.ask = self._ask(request, generation)
+            ask = self._ask(request, generation, trip)
+            if (called := await self._administered(ask)) is not None:
+                return await self._say(request, trip, *called)
             page = operators.page_of(ask.target.path, short_names=generation.settings.server.short_names)
             if page is None:
                 return await download(
@@ -77,13 +81,34 @@ class Handler:
                 request, trip, FileProxyError("FileProxy made a mistake; its error log says which.")
             )
 
-    def _ask(self, request: web.Request, generation: Generation) -> Ask:
-        """What the client wants and who it is. Raises BadTarget, ExpectationFailed."""
+    async def _administered(self, ask: Ask) -> tuple[int, Headers, bytes] | None:
+        """The answer of the admin API, when the ask is one for it. Raises BodyTooLarge, ClientGone."""
+        admin = self._service.admin
+        if admin is None:
+            return None
+        if ask.method == "PURGE":
+            return await admin.purge(ask)
+        if not ask.target.path.startswith("/-/api/"):
+            return None
+        data = bytearray()
+        if ask.body is not None:
+            async for piece in ask.body:
+                data += piece
+                if len(data) > LARGEST_ADMIN_BODY:
+                    raise BodyTooLarge(f"The body of an admin call may have {LARGEST_ADMIN_BODY} bytes.")
+        return await admin.answer(ask, bytes(data))
+
+    def _ask(self, request: web.Request, generation: Generation, trip: Trip) -> Ask:
+        """What the client wants and who it is. Noted in ``trip``, also when its target is refused: raises BadTarget."""
         front = front_of(request)
         headers: Headers = tuple(
             (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
         )
-        target, authority = parse_target(front.head.target, request.method)
+        refused: BadTarget | None = None
+        try:
+            target, authority = parse_target(front.head.target, request.method)
+        except BadTarget as error:
+            target, authority, refused = Target(front.head.target), None, error
         view = client_view(front.peer, headers, "http", authority or front.head.authority, generation.trusted)
         expects = (request.headers.get("Expect") or "").lower()
         body = None
@@ -94,7 +119,7 @@ class Handler:
                 self._service.counters,
                 expects_continue=expects == "100-continue" and not front.head.http10,
             )
-        return Ask(
+        ask = trip.ask = Ask(
             id=request_id(headers, view.trusted_peer, _make_id),
             method=request.method,
             target=target,
@@ -108,6 +133,9 @@ class Handler:
             body=body,
             received_at=front.head.received_at,
         )
+        if refused is not None:
+            raise refused
+        return ask
 
     async def _fail(self, request: web.Request, trip: Trip, error: FileProxyError) -> Reply:
         """End with an error answer while none is out; afterwards the only honest thing is to cut the connection."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
-from fileproxy.model import Answer, Counters, Load, Want
+from fileproxy.model import Answer, Ask, Counters, Headers, Load, Want
 from fileproxy.server.routing import Match, RouteTable
 from fileproxy.settings import Settings, schema
 
@@ -19,6 +19,14 @@ class Fetcher(Protocol):
     async def fetch(self, want: Want) -> Answer: ...
 
     async def close(self) -> None: ...
+
+
+class Admin(Protocol):
+    """The admin API (``admin/api.py``): status, headers and body for a call."""
+
+    async def answer(self, ask: Ask, body: bytes) -> tuple[int, Headers, bytes]: ...
+
+    async def purge(self, ask: Ask) -> tuple[int, Headers, bytes]: ...
 
 
 class Cached(Protocol):
@@ -51,6 +59,10 @@ class LogLines(Protocol):
 
     def event(self, level: str, event: str, **fields: object) -> None:
         """One line of the error log."""
+        ...
+
+    def audit(self, line: bytes) -> None:
+        """One whole line of the audit log."""
         ...
 
     def apply(self, settings: schema.Logs) -> list[str]:
@@ -109,5 +121,6 @@ class Service:
     health: Callable[[], Awaitable[dict[str, Any]]]
     stats: Callable[[], Awaitable[dict[str, Any]]]
     caching: Cached | None = None
+    admin: Admin | None = None
     load: Load = field(default_factory=Load)
     cutting: bool = False  # drain_timeout is over: running downloads are being cut

@@ -432,6 +432,7 @@ class Redis(Row):
 class Logs(Row):
     access: Text = Field("logs/access.log", description="A file, `stdout` or `off`: one JSON line a request.")
     error: Text = Field("logs/error.log", description="A file, `stdout` or `stderr`: JSON lines of what went wrong.")
+    audit: Text = Field("logs/audit.log", description="A file, `stdout` or `off`: one JSON line for each admin call.")
     level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe line that is written."
     )

@@ -33,7 +33,8 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
                     yield f"upstreams.{name}.servers.{number}.url", sentence
         if upstream.tls.ca is not None and (sentence := _authorities(upstream.tls.ca)):
             yield f"upstreams.{name}.tls.ca", sentence
-    for key, log in (("logs.access", settings.logs.access), ("logs.error", settings.logs.error)):
+    logs = settings.logs
+    for key, log in (("logs.access", logs.access), ("logs.error", logs.error), ("logs.audit", logs.audit)):
         if log not in ("stdout", "stderr", "off") and (sentence := _writable(Path(log))):
             yield key, sentence
     if sentence := _writable(Path(settings.server.run_dir) / "fileproxy.pid"):
