@@ -93,6 +93,10 @@ class DiskTier:
         """Make the folder if it is missing and look whether it can be used. Waits a few seconds at most."""
         await self._care.open()
 
+    def apply(self, *, size: int, min_free: int, scrub: int) -> None:
+        """Take over changed settings; what is too much now is evicted."""
+        self._care.apply(size, min_free, scrub)
+
     # --- records ---
 
     async def find(self, key: bytes) -> Record | None:

@@ -68,7 +68,6 @@ class DiskCare:
             chore=self.chore,
             on_damage=partial(counters.add, "cache.scrub_damaged"),
         )
-        self._scrub = scrub
         self._free: int | None = None
         self._asked = 0  # bytes that were refused because of the budget
         self._wanted = 0  # bytes that once were not to be had although the floor was kept
@@ -81,13 +80,18 @@ class DiskCare:
         """Try the folder, learn how full it is, start the tasks."""
         if why := await self._probe():
             self.health.report(why)
-        await self.chore(self.usage.share)
+        if not self.health.stalled:
+            await self.chore(self.usage.share)
         start = self._tasks.start
         self._running.append(start(self._keep(), "disk: keep"))
         if self._writable:
             self._running.append(start(self._scan_now_and_then(), "disk: scan"))
-            if self._scrub:
-                self._running.append(start(self._scrub_for_ever(), "disk: scrub"))
+            self._running.append(start(self._scrub_for_ever(), "disk: scrub"))
+
+    def apply(self, size: int, min_free: int, scrub: int) -> None:
+        """See ``DiskTier.apply``."""
+        self._size, self._min_free, self.scrubber.rate = size, min_free, scrub
+        self.keep_room()
 
     async def close(self) -> None:
         """End the tasks, sync, and share what is not shared yet."""
@@ -253,6 +257,8 @@ class DiskCare:
     async def _scrub_for_ever(self) -> None:
         while True:
             await self._clock.sleep(SCRUB_PAUSE_S)
+            if not self.scrubber.rate:
+                continue
             lock = await self.chore(partial(_lock, f"{self._folder}/scrub.lock"))
             if lock is None:
                 continue  # another worker does it

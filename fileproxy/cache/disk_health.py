@@ -25,16 +25,19 @@ class DiskHealth:
         self.stalled = False
         self._clock, self._tasks, self._probe, self._on_problem = clock, tasks, probe, on_problem
         self._reviver: asyncio.Task[Any] | None = None
+        self._closed = False
 
     def report(self, detail: str, *, stalled: bool = False) -> None:
         """Something went wrong. The first sentence stands until the disk was tried again."""
         self.stalled = self.stalled or stalled
         if not self.detail:
             self._turn(detail)
-        if self._reviver is None or self._reviver.done():
+        if not self._closed and (self._reviver is None or self._reviver.done()):
             self._reviver = self._tasks.start(self._bring_back(), "disk: bring back")
 
     async def close(self) -> None:
+        """Stop trying."""
+        self._closed = True
         if self._reviver is not None:
             self._reviver.cancel()
             await asyncio.wait([self._reviver])

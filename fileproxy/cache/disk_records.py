@@ -122,13 +122,16 @@ def save(files: Files, folder: str, record: Record) -> int | None:
 def save_data(files: Files, folder: str, meta: Meta, data: bytes) -> int | None:
     """Put the only block of ``meta`` beside its record, which may have been renewed since and then stays.
 
-    Returns as ``save``; None also when a newer representation is there. Raises OSError.
+    Returns as ``save``; None also when a newer representation is there, or other bytes, which stay (law 1). Raises
+    OSError.
     """
     encoded = encode(meta)
     old = _load_or_nothing(files, folder, meta.key)
     if old is not None and isinstance(old.record, Meta):
         if old.record.rid == meta.rid:
             encoded = old.encoded
+            if (there := _data_of(files, folder, meta)) is not None:
+                return 0 if there == data else None
         elif old.record.received_at > meta.received_at:
             return None
     if len(encoded) > LARGEST:

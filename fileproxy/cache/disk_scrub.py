@@ -14,6 +14,7 @@ from fileproxy.cache.disk_usage import DiskFolder
 from fileproxy.clock import Clock
 
 _SETTLED_S = 60.0  # a file without a head may be one that is being made
+_OFF_S = 10.0  # how often a scrubber that is off looks whether it still is
 _SLEEP_S = 0.05  # shorter ones are saved up
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class Scrubber:
     def __init__(
         self, folder: DiskFolder, *, rate: int, clock: Clock, chore: Chore, on_damage: Callable[[int], None]
     ) -> None:
-        self._folder, self._rate, self._clock, self._chore, self._on_damage = folder, rate, clock, chore, on_damage
+        self.rate = rate  # bytes a second; may be changed at any time, 0 = wait
+        self._folder, self._clock, self._chore, self._on_damage = folder, clock, chore, on_damage
         self._done = 0  # subfolders of this pass
         self._read = 0  # bytes of this pass
         self._damaged = 0
@@ -57,7 +59,7 @@ class Scrubber:
     def statistics(self) -> dict[str, Any]:
         """Progress of this pass (0 to 1), and what there was."""
         return {
-            "rate": self._rate,
+            "rate": self.rate,
             "progress": self._done / len(SUBFOLDERS),
             "read": self._read,
             "damaged": self._damaged,
@@ -83,7 +85,9 @@ class Scrubber:
         self._read += read
         self._found(damaged)
         if paced:
-            self._debt_s += max(read, PAGE) / self._rate  # a small file costs the disk a page at least
+            while not self.rate:
+                await self._clock.sleep(_OFF_S)
+            self._debt_s += max(read, PAGE) / self.rate  # a small file costs the disk a page at least
             if self._debt_s >= _SLEEP_S:
                 debt, self._debt_s = self._debt_s, 0.0
                 await self._clock.sleep(debt)

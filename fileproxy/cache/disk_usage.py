@@ -78,10 +78,11 @@ class Usage:
     def _merge(self, descriptor: int, scanned_at: float | None) -> None:
         at, numbers = _unpack(os.pread(descriptor, _BYTES, 0))
         with self._lock:
+            changed = scanned_at is not None or bool(self._corrected) or any(self._added)
             for number, counted in self._corrected.items():
                 numbers[number] = counted
             numbers = [max(0, known + added) for known, added in zip(numbers, self._added, strict=True)]
-            if self._writable:
+            if self._writable and changed:
                 at = at if scanned_at is None else scanned_at
                 packed = _FORMAT.pack(_MAGIC, at, *numbers)
                 os.pwrite(descriptor, packed + crc32(packed).to_bytes(4, "little"), 0)

@@ -505,6 +505,17 @@ def test_of_a_sample_the_oldest_go_no_more_than_needed() -> None:
     assert oldest([], 5) == []
 
 
+async def test_changed_settings_act_at_once(tmp_path: Path) -> None:
+    async with open_tier(tmp_path, size=1 << 30, clock=HurriedClock()) as kit:
+        await fill(kit.tier, LARGE)
+        kit.tier.apply(size=20 * BLOCK, min_free=0, scrub=1 << 30)
+        assert kit.tier.statistics()["size"] == 20 * BLOCK
+        await until(lambda: kit.tier.statistics()["bytes"] <= 20 * BLOCK)
+        await until(lambda: kit.tier.statistics()["scrub"]["passes"] > 0)
+        kit.tier.apply(size=1 << 30, min_free=1 << 60, scrub=0)
+        assert not await kit.tier.write(LARGE, 0, content(LARGE, 0))
+
+
 # --- how full it is ---
 
 
@@ -516,6 +527,9 @@ async def test_the_estimate_is_shared_and_survives(tmp_path: Path) -> None:
         expected = sum(path.stat().st_blocks * 512 for path in files_in(tmp_path))
     async with open_tier(tmp_path) as kit:
         assert kit.tier.statistics()["bytes"] == expected
+        before = (tmp_path / "usage").stat().st_mtime_ns
+        await kit.tier._care.chore(kit.tier._care.usage.share)  # an idle tier writes nothing
+        assert (tmp_path / "usage").stat().st_mtime_ns == before
 
 
 async def test_a_lost_estimate_is_counted_again_in_the_background(tmp_path: Path) -> None:

@@ -225,6 +225,18 @@ def test_a_renewed_record_keeps_its_data_and_data_keeps_the_renewed_record(folde
     assert stored.record == renewed
 
 
+def test_other_bytes_never_replace_those_of_a_small_object_unless_they_are_damaged(folder: str) -> None:
+    disk_records.save_data(FILES, folder, SMALL, content(SMALL, 0))
+    path = path_of(folder, record_name(SMALL.key))
+    inode = os.stat(path).st_ino
+    assert disk_records.save_data(FILES, folder, SMALL, bytes(1000)) is None
+    assert disk_records.save_data(FILES, folder, SMALL, content(SMALL, 0)) == 0
+    assert os.stat(path).st_ino == inode  # nothing was written
+    flip(path, os.path.getsize(path) - 1)
+    assert disk_records.save_data(FILES, folder, SMALL, content(SMALL, 0)) == 0
+    assert load_data(folder, SMALL) == content(SMALL, 0)
+
+
 def test_another_version_takes_the_place_of_the_old_one_but_not_of_a_newer(folder: str) -> None:
     newer = make_meta("small", 1001, received_at=9.0)
     disk_records.save_data(FILES, folder, SMALL, content(SMALL, 0))
