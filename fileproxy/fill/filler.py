@@ -19,9 +19,17 @@ import msgspec
 
 from fileproxy.cache.freshness import Decision, Serve, Times, age_at_receipt, current_age, decide, reuse_of
 from fileproxy.cache.key import variant_key
-from fileproxy.cache.storing import may_queue
+from fileproxy.cache.storing import may_queue, storable
 from fileproxy.cache.validation import head_agrees, update_headers
-from fileproxy.errors import FileProxyError, UpstreamError, UpstreamReset
+from fileproxy.errors import (
+    BadAnswer,
+    BadDigest,
+    FileChanged,
+    FileProxyError,
+    RedirectRefused,
+    UpstreamError,
+    UpstreamReset,
+)
 from fileproxy.fill.contact import Contact, Reached
 from fileproxy.fill.entry import Entry, Shared
 from fileproxy.fill.flight import Flight
@@ -34,6 +42,7 @@ from fileproxy.http.ranges import resolve
 from fileproxy.model import Answer, Meta, Record, VaryRule
 
 How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
+ANSWERED = (BadAnswer, BadDigest, FileChanged, RedirectRefused)  # somebody was there, and said nothing of use
 MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
 MOST_ROUNDS = 4  # of an ask that finds, each time it waited, another variant than its own
 
@@ -67,6 +76,8 @@ class Filler:
 
     async def open(self, need: Need) -> Opened:
         """See the module's docstring. Raises FileProxyError when nothing can be had."""
+        if need.for_origin:
+            return Opened("BYPASS", CacheStatus("request", detail="conditional"))
         for _ in range(MOST_ROUNDS):
             record, need, forward = await self._find(need)
             now = self._shared.clock.time()
@@ -75,13 +86,16 @@ class Filler:
             else:
                 reuse = reuse_of(record.status, record.headers, record.received_at, need.policy)
                 times = Times(record.received_at, record.age_s, record.expired_at)
-                opened = await self._stored(need, record, decide(reuse, times, need.headers, now, need.policy))
+                decision = decide(reuse, times, need.headers, now, need.policy)
+                opened = await self._stored(need, record, decision, must=reuse.validate_stale)
             if opened is not None:
                 return opened
         return Opened("BYPASS", CacheStatus("vary-miss", detail="too many variants at once"))
 
     def open_now(self, need: Need) -> Opened | None:
         """The same, when memory alone can answer; None when it cannot."""
+        if need.for_origin:
+            return None
         record, need = self._find_now(need)
         if record is None or not set(range(record.blocks)) <= self._shared.store.held_now(record):
             return None
@@ -162,7 +176,7 @@ class Filler:
 
     # --- stored -------------------------------------------------------------------------------------------------------
 
-    async def _stored(self, need: Need, meta: Meta, decision: Decision) -> Opened | None:
+    async def _stored(self, need: Need, meta: Meta, decision: Decision, *, must: bool) -> Opened | None:
         if decision.serve is Serve.TIMEOUT:
             return Opened("TIMEOUT", CacheStatus("request", detail="only-if-cached"))
         if decision.serve is Serve.BYPASS:
@@ -171,21 +185,24 @@ class Filler:
         if entry is None:
             return await self._missed(need, "uri-miss")
         if decision.serve is Serve.REVALIDATE:
-            return await self._revalidated(need, entry, decision)
+            return await self._revalidated(need, entry, decision, must=must)
         if decision.refresh and need.key not in self._contacts:
             self._shared.counters.add("cache.refreshed_behind")
             self._start(need, entry.meta)
         how: How = "HIT" if decision.serve is Serve.FRESH else "STALE"
         return self._opened(how, CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
 
-    async def _revalidated(self, need: Need, entry: Entry, decision: Decision) -> Opened | None:
+    async def _revalidated(self, need: Need, entry: Entry, decision: Decision, *, must: bool) -> Opened | None:
+        """``must``: the origin wants to be asked, come what may (must-revalidate: else 504, RFC 9111 §5.2.2.2)."""
         leader = need.key not in self._contacts
         contact = self._contacts.get(need.key) or self._start(need, entry.meta)
         reason: Forward = "request" if decision.by_request else "stale"
         try:
             reached = await self._reached(contact, leader)
-        except UpstreamError:
-            if not decision.if_disconnected:
+        except UpstreamError as error:
+            if isinstance(error, ANSWERED) or not decision.if_disconnected:
+                if must and not isinstance(error, ANSWERED):
+                    error.status = 504
                 raise
             self._shared.counters.add("cache.stale_on_error")
             return self._opened("STALE", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
@@ -263,8 +280,8 @@ class Filler:
         counters.add(f"cache.{how.lower()}")
         return Opened(how, status, entry, body, None, age_s)
 
-    async def note_head(self, need: Need, answer: Answer) -> None:
-        """What the origin's answer to a HEAD says of what is stored (§4.3.5)."""
+    async def note_head(self, need: Need, answer: Answer, requested_at: float) -> None:
+        """What the origin's answer to a HEAD, sent at ``requested_at``, says of what is stored (§4.3.5)."""
         record, need, _ = await self._find(need)
         if record is None or answer.status != 200:
             return
@@ -273,8 +290,13 @@ class Filler:
             self._shared.store.drop(record)
             return
         headers = update_headers(record.headers, answer.headers, now, need.policy)
-        age_s = age_at_receipt(answer.headers, now, now)
-        record = msgspec.structs.replace(record, headers=headers, received_at=now, age_s=age_s)
+        if not storable("GET", need.headers, record.status, headers, need.policy, received_at=now).store:
+            self._shared.store.drop(record)
+            return
+        age_s = age_at_receipt(answer.headers, requested_at, now)
+        record = msgspec.structs.replace(
+            record, headers=headers, requested_at=requested_at, received_at=now, age_s=age_s
+        )
         if (entry := self._entries.get(record.rid)) is not None:
             entry.meta = record
         self._shared.store.save(record, disk=need.source.writes)
@@ -329,6 +351,10 @@ class Filler:
         if answer is None:  # confirmed (by the origin, or by the worker that owns the key)
             entry = await self._entry(meta, need) or self._live(meta, set(), writes=need.source.writes)
             entry.meta = meta
+            if not contacted.keep:  # for whom it was confirmed it still holds; then it goes
+                entry.gone = True
+                weakref.finalize(entry, shared.store.drop, meta)
+                return Reached(entry, confirmed=stale is not None, shared=False, status=304)
             shared.store.save(meta, disk=need.source.writes)
             if need.source.writes and entry.complete:
                 shared.store.finished(meta)

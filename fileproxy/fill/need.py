@@ -10,7 +10,8 @@ from fileproxy.fill.values import Need, Source
 from fileproxy.http.ranges import ranges_of
 from fileproxy.model import Ask, Want, header, header_values, without
 
-_PRECONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+_FOR_ORIGIN = ("If-Match", "If-Unmodified-Since")  # RFC 9111 §4.3.2: not a cache's to judge
+_PRECONDITIONS = (*_FOR_ORIGIN, "If-None-Match", "If-Modified-Since")
 
 
 def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, source: Source) -> Need:
@@ -30,5 +31,6 @@ def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, sou
         source=source,
         ranges=ranges_of(header_values(ask.headers, "Range")) if ask.method == "GET" else None,
         conditional=any(header(ask.headers, name) is not None for name in _PRECONDITIONS),
+        for_origin=any(header(ask.headers, name) is not None for name in _FOR_ORIGIN),
         method=ask.method,
     )

@@ -56,6 +56,14 @@ class OriginSource:
             conditions = (("Range", format_range(spec)),)
         ban, requested_at = self._ban(), self._clock.time()
         answer = await self._upstream.fetch(replace(need.want, headers=(*need.want.headers, *conditions)))
+        if (
+            stale is not None
+            and answer.status == 304
+            and not selects(stale.headers, answer.headers, self._clock.time())
+        ):
+            await answer.body.aclose()  # it speaks of another version than ours: ask for the file itself (§4.3.4)
+            stale = None
+            answer = await self._upstream.fetch(need.want)
         try:
             found = self._judge(need, answer, spec if stale is None else None, stale, ban, requested_at)
         except BaseException:
@@ -70,7 +78,9 @@ class OriginSource:
     ) -> Contacted:
         now = self._clock.time()
         if stale is not None and (refreshed := self._refreshed(need, answer, stale, ban, requested_at, now)):
-            return Contacted(refreshed, None)
+            still = storable("GET", need.headers, stale.status, refreshed.headers, need.policy, received_at=now)
+            vary = vary_fields(refreshed.headers) or ()
+            return Contacted(refreshed, None, vary=vary, keep=still.store, reason=still.why.value)
         if answer.status == 304:
             raise BadAnswer("The upstream said that nothing has changed, but not from what.")
         verdict = storable("GET", need.headers, answer.status, answer.headers, need.policy, received_at=now)
@@ -122,7 +132,7 @@ class OriginSource:
         self, need: Need, answer: Answer, stale: Meta, ban: int, requested_at: float, now: float
     ) -> Meta | None:
         """The stored entry as the origin confirmed it: by a 304, or by a 200 of the very same representation."""
-        if answer.status == 304 and selects(stale.headers, answer.headers, now):
+        if answer.status == 304:
             headers = update_headers(stale.headers, answer.headers, now, need.policy)
         elif answer.status == 200 and same_representation(stale, answer.headers, answer.body.length, now):
             headers = _kept(answer.headers, now, need)

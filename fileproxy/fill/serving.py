@@ -51,7 +51,8 @@ class PeerServer:
             jobs = {work, left}
             while not (work.done() or left.done()):
                 await asyncio.wait(jobs, timeout=wire.ALIVE_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                writer.write(wire.frame(wire.ALIVE))
+                if not (work.done() or left.done() or writer.is_closing()):
+                    writer.write(wire.frame(wire.ALIVE))
         except UpstreamReset:
             return  # it left before it asked, or speaks something else: there is nobody to tell
         except asyncio.CancelledError:

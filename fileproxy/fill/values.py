@@ -52,6 +52,7 @@ class Need:
     source: Source
     ranges: tuple[RangeSpec, ...] | None = None
     conditional: bool = False  # has preconditions that an origin could answer
+    for_origin: bool = False  # has preconditions that only an origin may judge (If-Match, If-Unmodified-Since)
     method: str = "GET"
 
 
@@ -69,6 +70,7 @@ class Contacted:
     end: int | None = None  # exclusive; None when only the end of the body tells
     vary: tuple[str, ...] = ()
     shared: bool = True  # those who waited for it may have it as it comes
+    keep: bool = True  # False: what was confirmed may not be kept any longer
     reason: str = ""
     hit_for_miss_s: float = 0.0  # how long to remember that answers for this key cannot be shared
 

@@ -120,10 +120,11 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
     if opened.body is not None and opened.entry is not None:
         meta = opened.entry.meta
         headers = (*meta.headers, ("Age", age_header(opened.age_s)))
-        return _Served(Answer(meta.status, meta.reason, headers, opened.body), opened.how, opened.status)
+        return _Served(Answer(meta.status, meta.reason, headers, opened.body, stored=True), opened.how, opened.status)
+    requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
     if ask.method == "HEAD":
-        await caching.filler.note_head(need, answer)
+        await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
     return _Served(answer, opened.how, status)
 

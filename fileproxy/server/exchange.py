@@ -83,13 +83,21 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
     local = isinstance(answer.body, Seekable)
     decision = None
     if local or _validators(answer.headers):
-        decision = precondition(ask.method, ask.headers, answer.headers, now)
+        decision = precondition(ask.method, ask.headers, _judged_by(answer), now)
     size = as_it_is.length
     if decision is None and answer.status == 200 and size is not None:
         decision = select_ranges(ask.method, ask.headers, answer.headers, size, now)
         if decision.status == 206 and (local or skipped(decision.spans) <= SKIP_LIMIT):
             return _partial(answer, decision.spans, size)
     return as_it_is if decision is None else _without_bytes(answer, decision, size) or as_it_is
+
+
+def _judged_by(answer: Answer) -> Headers:
+    """The headers that conditions look at. For what is stored, Date stands in for Last-Modified (RFC 9111 §4.3.2)."""
+    date = header(answer.headers, "date")
+    if not answer.stored or date is None or header(answer.headers, "last-modified") is not None:
+        return answer.headers
+    return (*answer.headers, ("Last-Modified", date))
 
 
 def _validators(headers: Headers) -> bool:
