@@ -256,10 +256,10 @@ class Front(asyncio.Protocol):
             return b""
         self._body_taken += used
         self._body_started = self._body_started or used > 0
-        if body.done:
-            self._body = None
         if handed_on:
             cast(Serving, self._handler).data_received(handed_on)
+        if body.done:  # only now: the handler may say meanwhile that it has room, which must not look like a boundary
+            self._body = None
         return data[used:]
 
     def _forget(self, end: int) -> None:

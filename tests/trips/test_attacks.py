@@ -239,6 +239,7 @@ async def test_ambiguous_targets_are_400(house: OpenHouse, origin: Origin, targe
     got = await running.fetch(target)
     assert got.status == 400
     assert got.get("content-type") == "application/problem+json"
+    assert got.get("x-request-id")
     assert origin.requests == []
     await running.quiet()
     assert running.counts.endings == {"bad_target": 1}

@@ -1,4 +1,4 @@
-"""What one client or worker may use up, and what happens beyond it: told, closed, counted, and everybody else served."""
+"""What one client or worker may use up, and what happens beyond it: told, closed, counted; the others are served."""
 
 from __future__ import annotations
 
