@@ -33,6 +33,9 @@ def serve(
         list[str] | None,
         typer.Option("--upstream", metavar="URL", help="A mirror of the upstream `files`; may be repeated."),
     ] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the disk cache.")
+    ] = None,
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL|embedded|off", help="The store that machines share.")
     ] = None,
@@ -50,6 +53,7 @@ def serve(
         "server.port": port,
         "server.workers": int(workers) if workers and workers.isdecimal() else workers,
         "upstreams.files.servers": [*(upstream or []), *(urls or [])] or None,
+        "cache.disk.path": cache_dir,
         "redis.url": redis,
     }
     try:
