@@ -69,7 +69,7 @@ CASES: list[tuple[BaseException, type[errors.FileProxyError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("foreign", "ours"), CASES, ids=lambda value: getattr(value, "__name__", repr(value)))
+@pytest.mark.parametrize(("foreign", "ours"), CASES, ids=lambda value: getattr(value, "__name__", type(value).__name__))
 def test_it_becomes(foreign: BaseException, ours: type[errors.FileProxyError]) -> None:
     error = translate(foreign, WHERE)
     assert type(error) is ours
