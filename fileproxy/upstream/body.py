@@ -12,9 +12,6 @@ from fileproxy.errors import IdleTimeout, Truncated, UpstreamReset
 from fileproxy.upstream.progress import ProgressMeter
 from fileproxy.upstream.translate import translate
 
-# An unread rest of at most this size that is already here is thrown away to keep the connection.
-_DRAIN_BYTES = 64 * 1024
-
 
 class HttpBody:
     """A :class:`fileproxy.model.Body` over aiohttp's stream.
@@ -140,25 +137,16 @@ class HttpBody:
         self._response.close()
 
     async def aclose(self) -> None:
-        """Give the connection back when the answer was read (or its rest is small and here), else close it."""
+        """Give the connection back when the whole answer is here, read or not; else close it."""
         if self._closed:
             return
         self._closed = True
         self._first = None
-        if not self._content.is_eof() and self.length is not None and self.length - self._received <= _DRAIN_BYTES:
-            self._drain()
         self._forget()
         if self._content.is_eof():
             self._response.close()
         else:
             self._abort()
-
-    def _drain(self) -> None:
-        try:
-            while self._content.read_nowait():
-                pass
-        except (aiohttp.ClientError, OSError, RuntimeError):
-            return  # it broke: there is nothing to keep, and the caller wants none of it
 
 
 def _look_at(lost: asyncio.Future[None]) -> None:

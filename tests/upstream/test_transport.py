@@ -17,7 +17,7 @@ from fileproxy.errors import (
     UpstreamReset,
 )
 from fileproxy.upstream.attempt import Patience
-from tests.house import Watched
+from tests.house import Watched, settled
 from tests.origin import MIB, Content, Gate, Origin, Reply, fin, reset, stall
 from tests.upstream.conftest import MakeTransport, Upload, read, want
 
@@ -199,6 +199,29 @@ async def test_an_answer_nobody_asked_for_is_never_taken(origin: Origin, transpo
     assert await read(await made.fetch(want("/f"))) == b"x"
     assert await read(await made.fetch(want("/g"))) == b"good"
     assert origin.accepted == 2
+
+
+async def test_nor_one_that_comes_while_the_connection_is_idle(transport: MakeTransport) -> None:
+    """aiohttp would take it for the answer to the next request."""
+    push = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+        await push.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        made, connections = transport(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert await read(await made.fetch(want("/f"))) == b"good"
+        (protocol,) = connections._known
+        push.set()
+        await settled(lambda: not protocol.should_close)
+        assert await read(await made.fetch(want("/g"))) == b"good"
+        assert len(connections._known) == 2
+        await connections.close()
 
 
 # --- answers that are none -------------------------------------------------------------------------------------------
