@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fileproxy.errors import BadAnswer
+from fileproxy.http.cache_status import CacheStatus
 from fileproxy.model import Answer, Ask, BytesBody, Headers, Target, header, header_values
 from fileproxy.server.exchange import downstream, select, want_of
 from fileproxy.server.ranged import SKIP_LIMIT
@@ -221,13 +222,15 @@ def test_what_is_added_for_the_client() -> None:
     got = Answer(200, "OK", (("Server", "x"), ("Access-Control-Allow-Origin", "*")), BytesBody(b"x"))
     got.timings = {"connect": 0.0123, "first_byte": 1.0}
     chosen = select(ask(), got, NOW)
-    plain = downstream(chosen, ask(), got, "fp", cors=False)
+    miss = CacheStatus(forward="bypass")
+    plain = downstream(chosen, ask(), got, "fp", how="BYPASS", status=miss, cors=False)
     assert header(plain, "server") == "x"
     assert header(plain, "via") == "1.1 fp"
     assert header(plain, "x-cache") == "BYPASS"
+    assert header(plain, "cache-status") == "fp; fwd=bypass"
     assert header(plain, "x-request-id") == "id1"
     assert header(plain, "server-timing") == "connect;dur=12.3, first_byte;dur=1000.0"
     assert header(plain, "access-control-allow-origin") == "*"
-    ruled = downstream(chosen, ask(), got, "fp", cors=True)
+    ruled = downstream(chosen, ask(), got, "fp", how="BYPASS", status=miss, cors=True)
     assert header(ruled, "access-control-allow-origin") is None  # the route's rules say it
     assert header_values(ruled, "vary") == ["Origin"]
