@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
@@ -31,6 +31,7 @@ HOLD_S = 0.5  # how long a flight without readers waits for its first, or its ne
 BARREN_MOST = 12  # times in a row that going on may fail without a new byte
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 DIGEST_TRIES = 3
+WRONG = "The file does not have the digest that its origin said."
 
 
 class State(enum.Enum):
@@ -92,9 +93,14 @@ class Flight:
         self._whole_from = -(-first // entry.meta.block) * entry.meta.block  # first byte of the first whole block
         self._waiting: set[asyncio.Future[None]] = set()
         self._moved = asyncio.Event()  # a reader came, went or took bytes
+        self._alone = asyncio.Event()  # the last reader went, or it is over
+        self.task: asyncio.Task[None] | None = None
+        self._loose: list[int] = []  # blocks that landed and are nowhere else, or only where they may vanish
         self._hold_until = entry.shared.clock.now() + HOLD_S
         self._verifier: Verifier | None = None
         self.shown = first  # readers see bytes before this one
+        self._left = False
+        self._counted = True
         self._begin_digest()
 
     def _begin_digest(self) -> None:
@@ -124,6 +130,10 @@ class Flight:
             return False
         return position < (self.end if self.end is not None else position + 1) and position - self.position <= ahead
 
+    def has(self, position: int) -> bool:
+        """Whether a reader can take the byte now."""
+        return self.base <= position < self.shown
+
     def attach(self, position: int) -> Cursor:
         cursor = Cursor(position)
         self.readers.add(cursor)
@@ -133,11 +143,20 @@ class Flight:
     def detach(self, cursor: Cursor) -> None:
         self.readers.discard(cursor)
         self._moved.set()
+        if not self.readers:
+            self._hold_until = self.entry.shared.clock.now() + HOLD_S
+            self._alone.set()
+            self._let_go()
+
+    def move(self, cursor: Cursor, position: int) -> None:
+        """A reader got the bytes before ``position`` from elsewhere."""
+        cursor.position = position
+        self._moved.set()
 
     def take(self, cursor: Cursor, stop: int | None) -> bytes | None:
         """The bytes at the cursor that have landed (a chunk as it came, cut at ``stop``), or None for now."""
         at = cursor.position
-        if not self.base <= at < self.shown:
+        if not self.has(at):
             return None
         number = bisect_right(self._offsets, at) - 1
         chunk, start = self._chunks[number], self._offsets[number]
@@ -174,12 +193,37 @@ class Flight:
                 counters.add("flight.failed")
                 self._turn(State.FAILED)
         finally:
-            if not self.over:  # a bug of ours: readers must still learn that nothing more comes
-                self.error = UpstreamReset("the fill ended by a mistake of ours")
-                self.state = State.FAILED
-            self._wake()
-            self.entry.left(self)
+            self.ended()
             await self._close_body()
+
+    def ended(self, _task: asyncio.Task[None] | None = None) -> None:
+        """Its work is over, also when it was cancelled before it began."""
+        if not self.over:  # a mistake of ours, or the house closes: readers must still learn that nothing more comes
+            self.error = UpstreamReset("the fill was stopped")
+            self.state = State.FAILED
+        if not self._left:
+            self._left = True
+            self._wake()
+            self._alone.set()
+            self.entry.left(self)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What is over and nobody reads counts no more for what all flights may hold."""
+        if self._left and not self.readers and self._counted:
+            self._counted = False
+            self.entry.shared.windows.flights -= 1
+
+    async def watch(self) -> None:
+        """Stop the work when nobody wants it any more, also while it waits for its origin."""
+        while not self.over:
+            if not self.readers and not await self._wanted():
+                break
+            self._alone.clear()
+            await self._alone.wait()
+        if not self.over and self.task is not None:
+            self._turn(State.STOPPED)  # before anybody can join it
+            self.task.cancel()
 
     async def _fill(self) -> None:
         barren = 0
@@ -195,7 +239,7 @@ class Flight:
                 barren += 1
                 self.entry.shared.counters.add("cache.digest_mismatches")
                 if self.shown > self.first or barren >= DIGEST_TRIES or not self.entry.meta.pinned:
-                    self.entry.condemn()
+                    self.entry.condemn(wrong=True)
                     raise
                 self._start_over()
             except UpstreamError as error:
@@ -268,7 +312,7 @@ class Flight:
             self.shown = self.position
         elif self.position == self.entry.meta.size and self.end is not None:
             if not self._verifier.agrees():
-                raise BadDigest("The file does not have the digest that its origin said.")
+                raise BadDigest(WRONG)
             self.entry.proved()
             self.shown = self.position
         elif self.entry.meta.size > self.entry.meta.block or self.end is None:
@@ -281,36 +325,41 @@ class Flight:
             cut = self._whole_from - at
             piece, at = piece[cut:], at + min(cut, len(piece))
         while piece:
+            if self.end is None and self._parts and at % meta.block == 0:
+                self._commit(at)  # not before more has come: the last block is for ``ended``
             room = meta.block - at % meta.block
             part = piece[:room]
             self._parts.append(part)
             piece, at = piece[room:], at + len(part)
-            if at % meta.block == 0 or at == meta.size:
-                data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts = []
-                self.entry.commit((at - 1) // meta.block, data)
+            if self.end is not None and (at % meta.block == 0 or at == meta.size):
+                self._commit(at)
+
+    def _commit(self, at: int) -> None:
+        """The block that ends before ``at`` is whole."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        index = (at - 1) // self.entry.meta.block
+        if not self.entry.commit(index, data):
+            self._loose.append(index)
 
     def _finish(self, body: Body) -> None:
         """The framed end of a body whose length nobody said: now the size is known."""
         if not body.framed:
             raise Truncated("only the close of the connection marks the end of the body, which proves nothing")
         if self._verifier is not None and not self._verifier.agrees():
-            self.entry.condemn()
-            raise BadDigest("The file does not have the digest that its origin said.")
+            raise BadDigest(WRONG)
         self.shown = self.end = self.position
         rest = b"".join(self._parts)
         self._parts = []
-        self.entry.ended(self.position, rest)
+        self.entry.ended(self.position, rest, verified=self._verifier is not None)
 
     def _trim(self) -> None:
         """Let go of what is more than a window behind."""
-        keep_from = self.position - self.entry.shared.windows.size
+        keep_from = min(self.position - self.entry.shared.windows.size, self.shown)
         if keep_from <= self.base:
             return
         if not self.entry.meta.pinned:
-            for cursor in self.readers:
-                if cursor.position < keep_from and not self.entry.has(cursor.position):
-                    keep_from = min(keep_from, cursor.position)
+            keep_from = min([keep_from, *(self._needs(cursor.position) for cursor in self.readers)])
         count = bisect_right(self._offsets, keep_from) - 1
         if count > 0:
             del self._offsets[:count], self._chunks[:count]
@@ -323,16 +372,23 @@ class Flight:
                 return False
             window = self.entry.shared.windows.size
             pace = max((cursor.position for cursor in self.readers), default=self._unread_pace())
-            if not self.entry.meta.pinned and self.readers and self.held > window:
+            if not self.entry.meta.pinned and self.readers:
                 # What no reader may miss is kept: then the slowest sets the pace.
                 self._trim()
-                pace = min(pace, self.base) if self.held > window else pace
-            if self.position - pace < window:
+                pace = min([pace, *(self._needs(one.position) for one in self.readers)])
+            if self.shown - pace < window:
                 self._turn(State.STREAMING)
                 return True
             self._turn(State.PAUSED)
             self._moved.clear()
             await self._moved.wait()
+
+    def _needs(self, position: int) -> int:
+        """The first byte that a reader at ``position`` may get from here alone, where nothing can be fetched again."""
+        block = self.entry.meta.block
+        loose = bisect_left(self._loose, position // block)
+        after = self._loose[loose] if loose < len(self._loose) else self.next_block
+        return max(position, after * block)
 
     def _unread_pace(self) -> int:
         """Without readers what is left is little, or a reader is expected any moment: it runs on, but not away."""
@@ -341,7 +397,7 @@ class Flight:
     async def _wanted(self) -> bool:
         """Whether somebody reads, or little is missing; a short wait for a reader lies in between."""
         clock = self.entry.shared.clock
-        while not self.readers:
+        while not self.readers and not self.over:
             if self._little_is_missing():
                 return True
             left = self._hold_until - clock.now()
@@ -355,8 +411,7 @@ class Flight:
             finally:
                 waiting.cancel()
                 moved.cancel()
-        self._hold_until = clock.now() + HOLD_S
-        return True
+        return not self.over
 
     def _little_is_missing(self) -> bool:
         return self.end is not None and self.end - self.position <= self.entry.shared.fill_after_abort
@@ -365,7 +420,6 @@ class Flight:
         """Nobody has seen a byte of what was wrong: ask again, and another mirror if there is one."""
         self.position = self.base = self.shown = self.first
         self._offsets, self._chunks, self._parts = [], [], []
-        self.entry.uncommit()
         self._begin_digest()
 
     async def _close_body(self) -> None:
