@@ -302,6 +302,9 @@ class Counters(Protocol):
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
+UNKNOWN_SIZE = 2**62  # of an entry whose length nobody has said yet
+
+
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """One stored representation, without its bytes. Its blocks are named by ``rid`` and never change (law 1).
 

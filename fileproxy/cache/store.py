@@ -4,7 +4,8 @@
   on the way.
 * Storing never waits: memory at once, disk and shared store by background writers with a bound on what is under way.
   Over it, storing is skipped and counted, never the client (law 5). What is under way is found by readers.
-* Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block.
+* Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block. What is being
+  dropped is not found any more, also before its turn has come.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.model import Counters, Meta, Piece, Record, Tier, VaryRule
+from fileproxy.model import UNKNOWN_SIZE, Counters, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker
 LANES = 4
+Job = Callable[[], Awaitable[object]]
+Kept = Literal["", "memory", "below"]
+"""Where a block is now: nowhere, in memory (which may lose it), or on its way below."""
 
 
 class Judge(Protocol):
@@ -56,7 +60,8 @@ class Store:
         self._pending: dict[tuple[bytes, int], bytes] = {}
         self._pending_bytes = 0
         self._records: dict[bytes, Record] = {}  # on their way to disk
-        self._lanes: list[deque[Callable[[], Awaitable[object]]]] = [deque() for _ in range(LANES)]
+        self._dropping: dict[tuple[bytes, bytes], int] = {}  # key and rid → jobs that are to drop it
+        self._lanes: list[deque[Job]] = [deque() for _ in range(LANES)]
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -79,11 +84,16 @@ class Store:
         if record is not None:
             return record
         for tier in (self.disk, self.shared):
-            if tier is not None and (record := await tier.find(key)) is not None:
-                record = self.judged(record)
-                if record is not None:
-                    self.memory.save_now(record)
-                    return record
+            if tier is None or (record := await tier.find(key)) is None:
+                continue
+            if (newer := self.find_now(key)) is not None:
+                return newer  # saved while the tier was asked
+            if _name(record) in self._dropping:
+                continue
+            record = self.judged(record)
+            if record is not None:
+                self.memory.save_now(record)
+                return record
         return None
 
     def judged(self, record: Record) -> Record | None:
@@ -94,7 +104,7 @@ class Store:
         if judged is None:
             self._counters.add("cache.purged")
             self.drop(record)
-        elif self.memory.find_now(record.key) is not None:
+        elif (known := self.memory.find_now(record.key)) is not None and _name(known) == _name(record):
             self.memory.save_now(judged)
         return judged
 
@@ -103,7 +113,7 @@ class Store:
         found = set(self.memory.held_now(meta))
         found.update(index for rid, index in self._pending if rid == meta.rid)
         for tier in (self.disk, self.shared):
-            if tier is not None and len(found) < meta.blocks:
+            if tier is not None and len(found) < meta.blocks and meta.size != UNKNOWN_SIZE:
                 found |= await tier.held(meta)
         return found
 
@@ -128,14 +138,14 @@ class Store:
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> bool:
-        """Keep a block; ``disk``: below memory too. True when it is on its way there (readers find it meanwhile)."""
-        self.memory.write_now(meta, index, data)
+    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
+        """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile."""
+        kept: Kept = "memory" if self.memory.write_now(meta, index, data) else ""
         if not disk or self.disk is None:
-            return False
+            return kept
         if self._pending_bytes + len(data) > MOST_PENDING:
             self._counters.add("cache.disk_skipped")
-            return False
+            return kept
         tier = self.disk
         name = (meta.rid, index)
         self._pending[name] = data
@@ -150,7 +160,7 @@ class Store:
                 self._pending_bytes -= len(data)
 
         self._submit(meta.key, write)
-        return True
+        return "below"
 
     def save(self, record: Record, *, disk: bool) -> None:
         """Keep a record, instead of an older one under its key."""
@@ -191,28 +201,50 @@ class Store:
     def drop(self, record: Record) -> None:
         """Forget a record and its blocks, in every tier."""
         self.memory.drop_now(record)
-        self._records.pop(record.key, None)
+        name = _name(record)
+        if (saving := self._records.get(record.key)) is not None and _name(saving) == name:
+            del self._records[record.key]
+        if isinstance(record, Meta) and record.size == UNKNOWN_SIZE:
+            return  # nothing below names it; whoever fills it knows how much of it there is
         for tier in (self.disk, self.shared):
             if tier is not None:
-                self._submit(record.key, lambda tier=tier: tier.drop(record))  # type: ignore[misc]
+                self._dropping[name] = self._dropping.get(name, 0) + 1
+                self._submit(record.key, lambda tier=tier: self._drop(tier, record))  # type: ignore[misc]
+
+    async def _drop(self, tier: Tier, record: Record) -> None:
+        name = _name(record)
+        try:
+            await tier.drop(record)
+        finally:
+            self._dropping[name] -= 1
+            if not self._dropping[name]:
+                del self._dropping[name]
 
     # --- background writers -------------------------------------------------------------------------------------------
 
-    def _submit(self, key: bytes, job: Callable[[], Awaitable[object]]) -> None:
+    def _submit(self, key: bytes, job: Job) -> None:
         lane = self._lanes[key[0] % LANES]
         lane.append(job)
         if len(lane) == 1:
-            self._running += 1
-            self._idle.clear()
-            self._tasks.start(self._work(lane), "store writer")
+            self._start(lane)
 
-    async def _work(self, lane: deque[Callable[[], Awaitable[object]]]) -> None:
+    def _start(self, lane: deque[Job]) -> None:
+        self._running += 1
+        self._idle.clear()
+        self._tasks.start(self._work(lane), "store writer")
+
+    async def _work(self, lane: deque[Job]) -> None:
         try:
             while lane:
-                await lane[0]()
-                lane.popleft()
+                try:
+                    await lane[0]()
+                finally:
+                    lane.popleft()
+        except Exception:  # a mistake of a tier: it is told, and the rest of the lane goes on
+            if lane:
+                self._start(lane)
+            raise
         finally:
-            lane.clear()
             self._running -= 1
             if self._running == 0:
                 self._idle.set()
@@ -235,3 +267,8 @@ class Store:
         for tier in (self.memory, self.disk, self.shared):
             if tier is not None:
                 await tier.close()
+
+
+def _name(record: Record) -> tuple[bytes, bytes]:
+    """What tells records under one key apart."""
+    return record.key, record.rid if isinstance(record, Meta) else b""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fileproxy.errors import FileProxyError
 from fileproxy.fill.entry import Entry
+from fileproxy.fill.flight import Flight
 from fileproxy.model import Answer
 
 
@@ -19,6 +20,8 @@ class Reached:
     """How a contact ended: with an entry, or with an answer for the leader alone (or none at all: ask for yourself)."""
 
     entry: Entry | None = None
+    flight: Flight | None = None  # that brings it, or brought it just now
+    vary: tuple[str, ...] = ()  # the request fields that choose it
     answer: Answer | None = None
     confirmed: bool = False  # the origin confirmed what was stored
     shared: bool = True  # those who waited may have the entry as it comes
@@ -27,9 +30,15 @@ class Reached:
 
 
 class Contact:
-    """One such answer on its way. ``wait`` is for everybody, ``claim`` for the leader."""
+    """One such answer on its way. ``wait`` is for everybody, ``abandon`` for a leader who leaves.
 
-    def __init__(self) -> None:
+    ``key``: what is asked for. ``behind``: it is made behind an answer, and goes on when nobody waits for it.
+    """
+
+    def __init__(self, key: bytes, *, behind: bool = False) -> None:
+        self.key = key
+        self.behind = behind
+        self.task: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
         self._reached: Reached | None = None
         self._error: FileProxyError | None = None

@@ -14,14 +14,13 @@ import msgspec
 from fileproxy.clock import Clock
 from fileproxy.errors import BadDigest, CannotContinue, FileChanged
 from fileproxy.fill import plan
-from fileproxy.fill.flight import Flight
+from fileproxy.fill.flight import WRONG, Flight, State
 from fileproxy.fill.values import Keep, Need
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import Verifier, parse_digests
-from fileproxy.model import Body, Counters, FileSlice, Meta
+from fileproxy.model import UNKNOWN_SIZE, Body, Counters, FileSlice, Meta
 from fileproxy.tasks import Tasks
 
-UNKNOWN_SIZE = 2**62  # of an entry whose length nobody has said yet
 NEAR = 8 * 1024 * 1024  # a reader this far ahead of a flight waits for it rather than asking for itself
 
 
@@ -43,6 +42,7 @@ class Entry:
 
     ``held`` are the blocks believed to be in a tier (a wrong belief costs a look); ``kept`` those on their way to disk
     or on it, which nothing takes away while a reader needs them. ``writes``: this worker may put it on disk.
+    ``gone``: purged, changed or wrong, so nobody new may have it; ``wrong``: nobody may have it to its end.
     """
 
     def __init__(self, shared: Shared, meta: Meta, held: set[int], *, writes: bool) -> None:
@@ -52,7 +52,7 @@ class Entry:
         self.kept: set[int] = set()
         self.writes = writes
         self.flights: list[Flight] = []
-        self.gone = False  # purged, changed or wrong: nobody new may have it
+        self.gone = self.wrong = False
         self.digest = parse_digests(meta.headers, "Repr-Digest")
         self._verifying = asyncio.Lock()
 
@@ -65,7 +65,10 @@ class Entry:
         """Whether a new reader can have all of it: what is not pinned cannot be asked for again."""
         if self.meta.pinned or self.complete:
             return True
-        return any(flight.first == 0 and (flight.base == 0 or self.has(flight.base)) for flight in self.flights)
+        return any(flight.first == 0 and not flight.over and self._kept_before(flight.base) for flight in self.flights)
+
+    def _kept_before(self, position: int) -> bool:
+        return self.kept.issuperset(range(-(-position // self.meta.block)))
 
     def has_all(self, offset: int, length: int) -> bool:
         """Whether these bytes are believed to be in a tier."""
@@ -80,8 +83,13 @@ class Entry:
 
     def flight_for(self, position: int) -> Flight | None:
         """The flight a reader at ``position`` should follow."""
-        serving = [flight for flight in self.flights if flight.serves(position, NEAR)]
+        ahead = NEAR if self.meta.pinned else UNKNOWN_SIZE  # what cannot be joined cannot be asked for either
+        serving = [flight for flight in self.flights if flight.serves(position, ahead)]
         return max(serving, key=lambda flight: flight.position, default=None)
+
+    def only_flight(self) -> Flight | None:
+        """The flight of what is not pinned: its readers follow it also where it is ahead of them."""
+        return None if self.meta.pinned or not self.flights else self.flights[0]
 
     def start(self, need: Need, position: int, stop: int) -> Flight:
         """A new flight for the missing bytes at ``position``. Raises CannotContinue."""
@@ -103,14 +111,26 @@ class Entry:
         self.shared.windows.flights += 1
         self.shared.counters.add("flight.started")
         self.shared.counters.add("flight.running")
-        self.shared.tasks.start(flight.run(), "flight")
+        flight.task = self.shared.tasks.start(flight.run(), "flight")
+        flight.task.add_done_callback(flight.ended)
+        self.shared.tasks.start(flight.watch(), "flight watch")
         return flight
 
     def left(self, flight: Flight) -> None:
         """A flight is over."""
         self.flights.remove(flight)
-        self.shared.windows.flights -= 1
         self.shared.counters.add("flight.running", -1)
+        if not self.meta.pinned and (self.gone or flight.state is not State.DONE):
+            # Nothing can complete it, and no record names what was kept of it.
+            self.gone = True
+            self.held.clear()
+            self.shared.store.drop(self._so_far(flight.position))
+
+    def _so_far(self, position: int) -> Meta:
+        """The meta; where nobody knows how many bytes there are, of those that came: enough to find their blocks."""
+        if self.meta.size != UNKNOWN_SIZE:
+            return self.meta
+        return msgspec.structs.replace(self.meta, size=max(position, 1))
 
     async def segment(self, flight: Flight) -> tuple[Body, int]:
         """The bytes a flight still misses."""
@@ -123,21 +143,21 @@ class Entry:
 
     # --- what flights bring -------------------------------------------------------------------------------------------
 
-    def commit(self, index: int, data: bytes) -> None:
-        """A whole block has landed."""
-        self.held.add(index)
-        if self.shared.store.put(self.meta, index, data, disk=self.writes):
+    def commit(self, index: int, data: bytes) -> bool:
+        """A whole block has landed. False when it is nowhere from where it cannot vanish under a reader."""
+        kept = "" if self.gone else self.shared.store.put(self.meta, index, data, disk=self.writes)
+        if kept:
+            self.held.add(index)
+        if kept == "below":
             self.kept.add(index)
+        return kept == "below"
 
-    def uncommit(self) -> None:
-        """What was committed is wrong; nobody has seen it."""
-        self.held.clear()
-        self.kept.clear()
-
-    def ended(self, size: int, rest: bytes) -> None:
+    def ended(self, size: int, rest: bytes, *, verified: bool) -> None:
         """A body of unknown length has ended as its framing says: ``size`` bytes; ``rest`` is the last block."""
-        headers = (*self.meta.headers, ("Content-Length", str(size)))
-        self.meta = msgspec.structs.replace(self.meta, size=size, headers=headers)
+        headers = self.meta.headers
+        if self.meta.status != 204:  # RFC 9110 §8.6: it must have none
+            headers = (*headers, ("Content-Length", str(size)))
+        self.meta = msgspec.structs.replace(self.meta, size=size, headers=headers, verified=verified)
         if rest:
             self.commit((size - 1) // self.meta.block, rest)
         self._save_single()
@@ -161,12 +181,14 @@ class Entry:
         if self.meta.pinned and not self.gone:
             self.shared.store.save(self.meta, disk=self.writes)
 
-    def condemn(self) -> None:
-        """It is not what it says, or not any more: nobody may have it again."""
+    def condemn(self, *, wrong: bool = False) -> None:
+        """It is not what it says (``wrong``), or not any more: nobody may have it again."""
+        self.wrong |= wrong
         if not self.gone:
             self.gone = True
+            self.held.clear()
             self.shared.counters.add("cache.condemned")
-            self.shared.store.drop(self.meta)
+            self.shared.store.drop(self._so_far(max((one.position for one in self.flights), default=0)))
 
     # --- integrity ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +200,8 @@ class Entry:
         if not self.digest or self.meta.verified:
             return
         async with self._verifying:
+            if self.wrong:
+                raise BadDigest(WRONG, retryable=False)
             if not self.meta.verified:
                 await self._verify(Verifier(self.digest))
 
@@ -185,7 +209,7 @@ class Entry:
         store, meta = self.shared.store, self.meta
         index = 0
         while index < meta.blocks:
-            piece = store.read_now(meta, index) or await store.read(meta, index, 8)
+            piece = await store.read(meta, index, 8) if self.complete else None
             if piece is None:
                 self.shared.counters.add("cache.digest_unchecked")
                 return
@@ -200,8 +224,8 @@ class Entry:
                 index += 1
         if not verifier.agrees():
             self.shared.counters.add("cache.digest_mismatches")
-            self.condemn()
-            raise BadDigest("The file does not have the digest that its origin said.", retryable=False)
+            self.condemn(wrong=True)
+            raise BadDigest(WRONG, retryable=False)
         self.proved()
 
 

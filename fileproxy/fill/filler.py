@@ -61,6 +61,7 @@ class Opened:
     body: EntryBody | None = None
     answer: Answer | None = None
     age_s: float = 0.0
+    shared: bool = True  # others may have it without asking the origin
 
 
 class Filler:
@@ -97,7 +98,7 @@ class Filler:
         if need.for_origin:
             return None
         record, need = self._find_now(need)
-        if record is None or not set(range(record.blocks)) <= self._shared.store.held_now(record):
+        if record is None or len(self._shared.store.held_now(record)) < record.blocks:
             return None
         reuse = reuse_of(record.status, record.headers, record.received_at, need.policy)
         times = Times(record.received_at, record.age_s, record.expired_at)
@@ -105,7 +106,7 @@ class Filler:
         if decision.serve is not Serve.FRESH:
             return None
         entry = self._entries.get(record.rid)
-        if entry is None:
+        if entry is None or entry.gone:
             entry = self._live(record, set(range(record.blocks)), writes=need.source.writes)
         return self._opened("HIT", CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
 
@@ -157,15 +158,18 @@ class Filler:
     async def _entry(self, meta: Meta, need: Need) -> Entry | None:
         """The live entry of a record; None when it is of no use any more (bytes are gone that cannot be had again)."""
         entry = self._entries.get(meta.rid)
-        if entry is not None:
+        if entry is not None and not entry.gone and (meta.pinned or entry.flights):
             if entry.meta.received_at < meta.received_at:
                 entry.meta = meta
             return entry
         held = await self._shared.store.held(meta)
         if not meta.pinned and len(held) < meta.blocks:
+            if entry is not None:
+                entry.gone = True
             self._shared.store.drop(meta)
             return None
-        return self._entries.get(meta.rid) or self._live(meta, held, writes=need.source.writes)
+        entry = self._entries.get(meta.rid)  # another ask may have made it meanwhile
+        return self._live(meta, held, writes=need.source.writes) if entry is None or entry.gone else entry
 
     def _live(self, meta: Meta, held: set[int], *, writes: bool) -> Entry:
         entry = Entry(self._shared, meta, held, writes=writes)
@@ -188,7 +192,7 @@ class Filler:
             return await self._revalidated(need, entry, decision, must=must)
         if decision.refresh and need.key not in self._contacts:
             self._shared.counters.add("cache.refreshed_behind")
-            self._start(need, entry.meta)
+            self._start(need, entry.meta, behind=True)
         how: How = "HIT" if decision.serve is Serve.FRESH else "STALE"
         return self._opened(how, CacheStatus(ttl_s=decision.ttl_s), entry, need, decision.age_s)
 
@@ -242,28 +246,24 @@ class Filler:
                 return Opened("BYPASS", status, answer=reached.answer)
             return Opened("BYPASS", CacheStatus(forward, detail=reached.reason or None))
         if not leader:
-            if not self._fits(need, entry):
-                return None
+            if entry.meta.key not in (need.key, variant_key(need.primary, reached.vary, need.headers)):
+                return None  # of another variant
             if not reached.shared:
                 return Opened("BYPASS", CacheStatus(forward, detail="not shared"))
             self._shared.counters.add("cache.collapsed")
         how: How = "REVALIDATED" if reached.confirmed else "MISS"
         age = current_age(entry.meta.age_s, entry.meta.received_at, self._shared.clock.time())
         status = CacheStatus(forward, reached.status, stored=not reached.confirmed, collapsed=not leader)
-        return self._opened(how, status, entry, need, age)
-
-    def _fits(self, need: Need, entry: Entry) -> bool:
-        """Whether the entry that another ask brought is of this one's variant."""
-        fields = self.vary_of(need.primary)
-        key = variant_key(need.primary, fields, need.headers) if fields else need.primary
-        return key == entry.meta.key
+        return self._opened(how, status, entry, need, age, reached)
 
     def vary_of(self, primary: bytes) -> tuple[str, ...]:
         """The request fields that choose among the answers under this key."""
         record = self._shared.store.find_now(primary)
         return record.fields if isinstance(record, VaryRule) else ()
 
-    def _opened(self, how: How, status: CacheStatus, entry: Entry, need: Need, age_s: float) -> Opened:
+    def _opened(
+        self, how: How, status: CacheStatus, entry: Entry, need: Need, age_s: float, reached: Reached | None = None
+    ) -> Opened:
         counters = self._shared.counters
         body = EntryBody(entry, need)
         position = 0
@@ -276,9 +276,9 @@ class Filler:
             status = replace(status, forward="partial", stored=True)
             how = "PARTIAL" if how == "HIT" else how
         if how in ("MISS", "REVALIDATED", "PARTIAL"):
-            body.expect(position)
+            body.expect(position, None if reached is None else reached.flight)
         counters.add(f"cache.{how.lower()}")
-        return Opened(how, status, entry, body, None, age_s)
+        return Opened(how, status, entry, body, None, age_s, shared=reached is None or reached.shared)
 
     async def note_head(self, need: Need, answer: Answer, requested_at: float) -> None:
         """What the origin's answer to a HEAD, sent at ``requested_at``, says of what is stored (§4.3.5)."""
@@ -303,9 +303,9 @@ class Filler:
 
     # --- contacts -----------------------------------------------------------------------------------------------------
 
-    def _start(self, need: Need, stale: Meta | None) -> Contact:
-        contact = self._contacts[need.key] = Contact()
-        self._shared.tasks.start(self._reach(contact, need, stale), "contact")
+    def _start(self, need: Need, stale: Meta | None, *, behind: bool = False) -> Contact:
+        contact = self._contacts[need.key] = Contact(need.key, behind=behind)
+        contact.task = self._shared.tasks.start(self._reach(contact, need, stale), "contact")
         return contact
 
     async def _reached(self, contact: Contact, leader: bool) -> Reached:
@@ -314,21 +314,33 @@ class Filler:
         except asyncio.CancelledError:
             if leader and (answer := contact.abandon()) is not None:
                 self._shared.tasks.start(answer.body.aclose(), "close")
+            if contact.waiters == 0 and not contact.done and not contact.behind and contact.task is not None:
+                contact.task.cancel()  # nobody wants it any more; who asks from now on begins anew
+                self._forget(contact)
             raise
+
+    def _forget(self, contact: Contact) -> None:
+        if self._contacts.get(contact.key) is contact:
+            del self._contacts[contact.key]
 
     async def _reach(self, contact: Contact, need: Need, stale: Meta | None) -> None:
         error: FileProxyError = UpstreamReset("the fetch was stopped")
         try:
             spec = widened(need.ranges, self._shared.block) if need.ranges else None
             contacted = await need.source.contact(need, spec, stale)
-            contact.reach(await self._adopt(need, contacted, stale))
+            try:
+                contact.reach(await self._adopt(need, contacted, stale))
+            except BaseException:
+                if contacted.answer is not None:
+                    await contacted.answer.body.aclose()
+                raise
             if contact.unclaimed is not None:
                 await contact.unclaimed.body.aclose()
             return
         except FileProxyError as ours:
             error = ours
         finally:
-            self._contacts.pop(need.key, None)
+            self._forget(contact)
             if not contact.done:
                 contact.fail(error)
         if contact.waiters == 0:  # nobody learns of it otherwise
@@ -349,11 +361,13 @@ class Filler:
             shared.store.save(rule, disk=need.source.writes)
             meta = msgspec.structs.replace(meta, key=variant_key(need.primary, contacted.vary, need.headers))
         if answer is None:  # confirmed (by the origin, or by the worker that owns the key)
-            entry = await self._entry(meta, need) or self._live(meta, set(), writes=need.source.writes)
+            entry = await self._entry(meta, need)
+            if entry is None:
+                return Reached(reason="not held", status=304)
             entry.meta = meta
             if not contacted.keep:  # for whom it was confirmed it still holds; then it goes
                 entry.gone = True
-                weakref.finalize(entry, shared.store.drop, meta)
+                weakref.finalize(entry, shared.store.drop, meta).atexit = False
                 return Reached(entry, confirmed=stale is not None, shared=False, status=304)
             shared.store.save(meta, disk=need.source.writes)
             if need.source.writes and entry.complete:
@@ -365,9 +379,9 @@ class Filler:
             shared.store.save(meta, disk=need.source.writes)
         if contacted.end == contacted.offset:
             await answer.body.aclose()
-        else:
-            entry.launch(Flight(entry, need, contacted.offset, contacted.end, answer.body))
-        return Reached(entry, shared=contacted.shared, status=status)
+            return Reached(entry, vary=contacted.vary, shared=contacted.shared, status=status)
+        flight = entry.launch(Flight(entry, need, contacted.offset, contacted.end, answer.body))
+        return Reached(entry, flight, contacted.vary, shared=contacted.shared, status=status)
 
     # --- hit for miss -------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Flight:
         self._chunks: list[bytes] = []
         self._parts: list[bytes] = []  # of the block that is landing
         self._whole_from = -(-first // entry.meta.block) * entry.meta.block  # first byte of the first whole block
+        self._committed_to = self._whole_from
         self._waiting: set[asyncio.Future[None]] = set()
         self._moved = asyncio.Event()  # a reader came, went or took bytes
         self._alone = asyncio.Event()  # the last reader went, or it is over
@@ -339,7 +340,8 @@ class Flight:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
         index = (at - 1) // self.entry.meta.block
-        if not self.entry.commit(index, data):
+        self._committed_to = at
+        if not self.entry.commit(index, data) and not self.entry.meta.pinned:
             self._loose.append(index)
 
     def _finish(self, body: Body) -> None:
@@ -387,8 +389,7 @@ class Flight:
         """The first byte that a reader at ``position`` may get from here alone, where nothing can be fetched again."""
         block = self.entry.meta.block
         loose = bisect_left(self._loose, position // block)
-        after = self._loose[loose] if loose < len(self._loose) else self.next_block
-        return max(position, after * block)
+        return max(position, self._loose[loose] * block if loose < len(self._loose) else self._committed_to)
 
     def _unread_pace(self) -> int:
         """Without readers what is left is little, or a reader is expected any moment: it runs on, but not away."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fileproxy.http.dates import format_date, last_modified_is_strong, parse_date
-from fileproxy.http.etags import parse_etag, strong_equal
+from fileproxy.http.etags import parse_etag, strong_equal, weak_equal
 from fileproxy.http.ranges import parse_content_range
 from fileproxy.model import Headers, Meta, header, header_list
 
@@ -98,7 +98,7 @@ def _names_another(meta: Meta, headers: Headers) -> bool:
     """Whether the answer says by its own validator that it is another version (not merely that it says nothing)."""
     etag = parse_etag(header(headers, "ETag"))
     if etag is not None:
-        return not strong_equal(etag, parse_etag(header(meta.headers, "ETag")))
+        return not weak_equal(etag, parse_etag(header(meta.headers, "ETag")))  # a weakened tag proves nothing
     modified = header(headers, "Last-Modified")
     return modified is not None and modified != header(meta.headers, "Last-Modified")
 

@@ -16,11 +16,10 @@ from fileproxy.cache.tags import tags_of
 from fileproxy.cache.validation import revalidation_headers, selects, update_headers
 from fileproxy.clock import Clock
 from fileproxy.errors import BadAnswer, FileChanged
-from fileproxy.fill.entry import UNKNOWN_SIZE
 from fileproxy.fill.join import Differs, if_range, judge, same_representation
 from fileproxy.fill.values import Contacted, Need
 from fileproxy.http.ranges import RangeSpec, format_range, parse_content_range, resolve
-from fileproxy.model import Answer, Body, Headers, Meta, Seekable, Want, header, header_values, without
+from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Headers, Meta, Seekable, Want, header, header_values, without
 
 _PART = frozenset({"content-range", "content-length"})
 

@@ -17,6 +17,7 @@ from fileproxy.clock import Clock
 from fileproxy.fill.owner import owner_of
 
 LOOK_EVERY_S = 1.0
+SHUN_S = 10.0  # a worker that hung owns nothing for so long
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -45,10 +46,12 @@ class WorkerOwners:
         self._locks = locks
         self._clock = clock
         self._slot: Held | None = None
+        self._owning = True
         self._directory = -1
         self._server: asyncio.Server | None = None
         self._held: frozenset[int] = frozenset()
         self._looked_at = float("-inf")
+        self._shunned: dict[int, float] = {}  # slot → until when
 
     async def open(self, serve: Serve) -> None:
         """Listen, and claim a slot. OSError when the folder cannot be used: then this worker fetches for itself."""
@@ -56,27 +59,36 @@ class WorkerOwners:
         self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._slot = self._locks.claim()
         name = f"{self._slot.number}.sock"
-        (self._folder / name).unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(serve, self._path(name), backlog=1024)
-        os.chmod(self._folder / name, 0o600)
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(serve, self._path(name), backlog=1024)
+            os.chmod(self._folder / name, 0o600)
+        except BaseException:
+            self._slot.release()  # nobody could reach us
+            self._slot = None
+            raise
 
     def owner(self, key: bytes) -> int | None:
         """The slot of another worker that owns the key; None when it is this one, or nobody does."""
         if self._clock.now() - self._looked_at >= LOOK_EVERY_S:
             self._look()
         slot = owner_of(key, self._held)
-        return None if self._slot is not None and slot == self._slot.number else slot
+        return None if self._owning and self._slot is not None and slot == self._slot.number else slot
 
-    def lost(self) -> None:
-        """An owner could not be reached: look again at the next question."""
+    def lost(self, slot: int, *, hangs: bool = False) -> None:
+        """An owner could not be reached: look again at the next question. One that hangs owns nothing for a while."""
+        if hangs:
+            self._shunned[slot] = self._clock.now() + SHUN_S
         self._looked_at = float("-inf")
 
     def _look(self) -> None:
-        self._looked_at = self._clock.now()
+        now = self._looked_at = self._clock.now()
+        self._shunned = {slot: until for slot, until in self._shunned.items() if until > now}
         try:
-            self._held = self._locks.held() if self._slot is not None else frozenset()
+            held = self._locks.held() if self._slot is not None else frozenset()
         except OSError:
-            self._held = frozenset()
+            held = frozenset()
+        self._held = held - self._shunned.keys()
 
     async def connect(self, slot: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the owner in this slot. OSError when it is gone."""
@@ -92,9 +104,10 @@ class WorkerOwners:
 
     def release(self) -> None:
         """Own nothing from now on: new keys go to the others (the worker drains)."""
-        if self._slot is not None:
+        if self._slot is not None and self._owning:
+            self._owning = False  # the number may be another worker's from now on
             self._slot.release()
-            self.lost()
+            self._looked_at = float("-inf")
 
     async def close(self) -> None:
         self.release()

@@ -7,18 +7,18 @@ comes is not put on disk (design.md, "One fetch over workers").
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from fileproxy import errors
 from fileproxy.cache import records
 from fileproxy.errors import FileProxyError, NotCached, UpstreamError, UpstreamReset
 from fileproxy.fill import wire
-from fileproxy.fill.entry import UNKNOWN_SIZE
 from fileproxy.fill.values import Contacted, Need, Source
 from fileproxy.http.ranges import RangeSpec
-from fileproxy.model import Answer, Body, Counters, Meta
+from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Counters, Meta
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CONNECT_S = 1.0
@@ -31,8 +31,8 @@ class Owners(Protocol):
         """The slot of another worker that owns the key; None when it is this one (or nobody)."""
         ...
 
-    def lost(self) -> None:
-        """An owner could not be reached: look again who there is."""
+    def lost(self, slot: int, *, hangs: bool = False) -> None:
+        """An owner could not be reached: look again who there is. One that hangs is left alone for a while."""
         ...
 
     async def connect(self, slot: int) -> Stream: ...
@@ -118,13 +118,17 @@ class PeerSource:
             stream = None
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    stream = _Stream(*await self.owners.connect(slot))
+                    stream = _Stream(*await self.owners.connect(slot), partial(self.owners.lost, slot, hangs=True))
                 stream.write(wire.message(wire.HEAD, ask))
                 kind, data = await stream.frame()
+            except _Silent:
+                assert stream is not None
+                stream.close()
+                break  # it stalls: fetch alone (the next ask finds the next owner)
             except (OSError, TimeoutError, UpstreamReset):
                 if stream is not None:
                     stream.close()
-                self.owners.lost()
+                self.owners.lost(slot)
                 continue
             except BaseException:
                 if stream is not None:
@@ -142,12 +146,17 @@ class _Unreachable(Exception):
     """No other worker owns the key, or the one that does cannot be reached."""
 
 
-class _Stream:
-    """A connection to an owner: frames, without its signs of life."""
+class _Silent(UpstreamReset):
+    """The worker that owns the file hangs."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class _Stream:
+    """A connection to an owner: frames, without its signs of life. ``hangs`` is told when there are none."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hangs: Callable[[], None]) -> None:
         self._reader = reader
         self._writer = writer
+        self._hangs = hangs
 
     def write(self, data: bytes) -> None:
         self._writer.write(data)
@@ -159,7 +168,8 @@ class _Stream:
                 async with asyncio.timeout(wire.DEAD_AFTER_S):
                     kind, data = await wire.read_frame(self._reader)
             except TimeoutError:
-                raise UpstreamReset("the worker that owns the file does not answer") from None
+                self._hangs()
+                raise _Silent("the worker that owns the file does not answer") from None
             if kind != wire.ALIVE:
                 return kind, data
 
@@ -196,10 +206,10 @@ def _raised(error: wire.PeerError) -> FileProxyError:
     """The owner's error as one of ours, of the same kind."""
     for kind in _kinds(UpstreamError):
         if kind.ending == error.ending:
-            return kind(error.detail, retry_after_s=error.retry_after_s)
+            return kind(error.detail, retryable=error.retryable, retry_after_s=error.retry_after_s)
     if error.ending == errors.Shed.ending:
-        return errors.Shed(error.detail)
-    return UpstreamError(error.detail)
+        return errors.Shed(error.detail, retry_after_s=error.retry_after_s or 1.0)
+    return UpstreamError(error.detail, retryable=error.retryable)
 
 
 def _kinds(kind: type[UpstreamError]) -> list[type[UpstreamError]]:

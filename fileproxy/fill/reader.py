@@ -10,10 +10,10 @@ import os
 from collections.abc import AsyncIterator
 
 from fileproxy.errors import CannotContinue, UpstreamReset
-from fileproxy.fill.entry import UNKNOWN_SIZE, Entry
+from fileproxy.fill.entry import Entry
 from fileproxy.fill.flight import Cursor, Flight, State
 from fileproxy.fill.values import Need
-from fileproxy.model import FileSlice, Piece
+from fileproxy.model import UNKNOWN_SIZE, FileSlice, Piece
 
 MOST_BLOCKS = 16  # of a file handed on as one slice: each was checked before
 
@@ -37,9 +37,15 @@ class EntryBody:
     def length(self) -> int | None:
         return None if self.entry.meta.size == UNKNOWN_SIZE else self.entry.meta.size
 
-    def expect(self, position: int) -> None:
-        """Bytes from ``position`` on will be read soon: follow the flight that brings them."""
-        if self._flight is None and (flight := self.entry.flight_for(position)) is not None:
+    def expect(self, position: int, landed: Flight | None = None) -> None:
+        """Bytes from ``position`` on will be read soon: follow the flight that brings them.
+
+        ``landed`` is one that brought them just now, and may be over already.
+        """
+        flight = self.entry.flight_for(position)
+        if flight is None:
+            flight = landed if landed is not None and landed.has(position) else self.entry.only_flight()
+        if self._flight is None and flight is not None:
             self._follow(flight, position)
 
     def __aiter__(self) -> AsyncIterator[Piece]:
@@ -59,6 +65,8 @@ class EntryBody:
                 if position + size >= entry.meta.size and entry.digest and not entry.meta.verified:
                     await entry.verify()
                 position += size
+                if self._flight is not None and self._cursor.position < position:
+                    self._flight.move(self._cursor, position)
                 yield piece
                 self._close_slice()
         finally:
@@ -67,18 +75,21 @@ class EntryBody:
 
     async def _next(self, position: int, stop: int) -> Piece | None:
         """The next bytes at ``position``; None at the end of a file whose size was not known."""
-        entry, meta = self.entry, self.entry.meta
+        entry = self.entry
         while True:
-            if self._flight is not None:
-                chunk = self._flight.take(self._cursor, stop)
+            flight = self._flight
+            if flight is not None:
+                chunk = flight.take(self._cursor, stop)
                 if chunk is not None:
                     return chunk
-                if not self._gone_on(self._flight, position):
-                    await self._flight.landed()
+                if not self._gone_on(flight, position):
+                    await flight.landed()
                     continue
-                if self._flight is not None and self._flight.state is State.DONE and stop > entry.meta.size == position:
-                    return None
-                self._leave()
+                if entry.meta.pinned or position >= flight.base:
+                    self._leave()  # else it must not let go of what comes after the stored bytes
+            meta = entry.meta
+            if position >= meta.size:
+                return None
             index, within = divmod(position, meta.block)
             if (data := entry.shared.store.read_now(meta, index)) is not None:
                 upto = min(len(data), within + stop - position)
@@ -92,7 +103,7 @@ class EntryBody:
 
     def _gone_on(self, flight: Flight, position: int) -> bool:
         """Whether the followed flight can bring the byte no more. Raises its error when that is why."""
-        if flight.position > position >= flight.base and flight.shown > position:
+        if flight.has(position):
             return False
         if flight.state is State.FAILED and position >= flight.shown:
             raise flight.error or UpstreamReset("the fill failed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 from fileproxy.cache import records
 from fileproxy.errors import FileProxyError, UpstreamReset
 from fileproxy.fill import wire
-from fileproxy.fill.entry import UNKNOWN_SIZE
 from fileproxy.fill.filler import Filler, Opened
 from fileproxy.fill.plan import widened
 from fileproxy.fill.values import Need
 from fileproxy.http.ranges import resolve
-from fileproxy.model import FileSlice, Piece
+from fileproxy.model import UNKNOWN_SIZE, FileSlice, Piece
 from fileproxy.tasks import Tasks
 
 PIECE = 256 * 1024  # bytes of a frame, and read from a file at once
@@ -47,7 +47,7 @@ class PeerServer:
             if kind != wire.HEAD:
                 return
             work = self._tasks.start(self._answer(wire.decode(data, wire.PeerAsk), writer), "peer answer")
-            left = self._tasks.start(reader.read(1), "peer left")  # it says nothing more: an end is its leaving
+            left = self._tasks.start(_gone(reader), "peer left")
             jobs = {work, left}
             while not (work.done() or left.done()):
                 await asyncio.wait(jobs, timeout=wire.ALIVE_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +72,8 @@ class PeerServer:
             if need is not None:
                 await (self._segment(ask, need, writer) if ask.rid else self._contact(need, writer))
         except FileProxyError as error:
-            writer.write(wire.message(wire.ERROR, wire.PeerError(error.ending, error.detail, error.retry_after_s)))
+            said = wire.PeerError(error.ending, error.detail, error.retry_after_s, error.retryable)
+            writer.write(wire.message(wire.ERROR, said))
             await writer.drain()
         except ConnectionError:
             return  # the asking worker left
@@ -103,6 +104,7 @@ class PeerServer:
             offset=offset,
             end=end,
             vary=self._filler.vary_of(need.primary),
+            shared=opened.shared,
             confirmed=opened.how == "REVALIDATED",
         )
         try:
@@ -158,3 +160,9 @@ class PeerServer:
             task.cancel()
         if serving:
             await asyncio.wait(serving)
+
+
+async def _gone(reader: asyncio.StreamReader) -> None:
+    """Wait for the asking worker to leave. It says nothing more after its ask, so whatever comes is its leaving."""
+    with contextlib.suppress(ConnectionError):
+        await reader.read(1)

@@ -71,6 +71,7 @@ class PeerError(msgspec.Struct, array_like=True):
     ending: str
     detail: str
     retry_after_s: float | None = None
+    retryable: bool = True
 
 
 def packed(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
