@@ -147,16 +147,22 @@ class UpstreamError(FileProxyError):
 
 
 class DnsFailed(UpstreamError):
+    """The mirror's name could not be resolved."""
+
     ending = "upstream_dns"
     proxy_error = "dns_error"
 
 
 class ConnectRefused(UpstreamError):
+    """The mirror refused the connection."""
+
     ending = "upstream_refused"
     proxy_error = "connection_refused"
 
 
 class ConnectTimeout(UpstreamError):
+    """No connection to the mirror within ``timeouts.connect``."""
+
     status = 504
     ending = "upstream_connect_timeout"
     proxy_error = "connection_timeout"

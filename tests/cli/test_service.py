@@ -70,7 +70,7 @@ def test_health(service: Start, threaded: OriginThread) -> None:
 
 def test_health_says_what_is_missing_and_is_still_well(service: Start, threaded: OriginThread) -> None:
     one = service({"upstreams": {"files": threaded.url}, "redis": {"url": "redis://127.0.0.1:1"}})
-    assert ask(one, "health") == (0, "degraded: shared_store degraded\n", "")
+    assert ask(one, "health") == (0, "degraded: shared_store degraded, cache_shared degraded\n", "")
 
 
 def test_health_and_stats_by_url(service: Start, threaded: OriginThread) -> None:

@@ -21,13 +21,13 @@ def folder(short_path: Path) -> Iterator[Path]:
     """A served folder with a secret beside it and every kind of bait inside."""
     served = short_path / "served"
     (served / "sub").mkdir(parents=True)
-    (short_path / "secret").write_text("secret")
+    (short_path / "secret").write_text("hidden words")
     (served / "file.txt").write_bytes(b"hello\n")
     (served / "sub" / "a b.bin").write_bytes(Content(1, 3 * MIB).read())
     (served / "empty").touch()
-    (served / ".hidden").write_text("secret")
+    (served / ".hidden").write_text("hidden words")
     (served / ".git").mkdir()
-    (served / ".git" / "config").write_text("secret")
+    (served / ".git" / "config").write_text("hidden words")
     (served / "escape").symlink_to("../secret")
     (served / "up").symlink_to("..")
     (served / "inside").symlink_to("file.txt")
@@ -76,7 +76,7 @@ async def test_what_is_not_to_be_seen_is_not_there(house: OpenHouse, folder: Pat
     running = await house(settings(f"file://{folder}"))
     got = await running.fetch(target)
     assert got.status in (403, 404)
-    assert b"secret" not in got.body
+    assert b"hidden words" not in got.body
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_the_way_out_is_closed(house: OpenHouse, folder: Path, target: str
     running = await house(settings(f"file://{folder}"))
     got = await running.fetch(target)
     assert got.status in (400, 403, 404)
-    assert b"secret" not in got.body
+    assert b"hidden words" not in got.body
 
 
 async def test_a_link_that_stays_inside_is_no_way_to_guess_what_is_outside(house: OpenHouse, folder: Path) -> None:
