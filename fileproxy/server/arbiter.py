@@ -217,11 +217,10 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         serving = self.serving()
         if not self._stood and len(serving) == self.num_workers and all(one.report().generation for one in serving):
             self._stood = True
-            self.write_status()
+            self.write_status()  # before anybody is told that it stands
             systemd.sd_notify("READY=1", self.log)
             self.masters.ready(self.url)
-        elif self._stood:
-            self.write_status()
+        self.write_status()
 
     def spawn_worker(self, batch: int | None = None) -> int:
         """Fork a worker of the current batch (or of ``batch``). Returns its pid; in the child it never returns."""
@@ -293,7 +292,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         return url_of(self.masters.plan.settings.server.host, self.LISTENERS)
 
     def write_status(self) -> None:
-        """Say in the run folder how things stand, when that has changed."""
+        """Say in the run folder how things stand, when that has changed. Nothing before all workers accept."""
+        if not self._stood:
+            return
         plan = self.masters.plan
         status = Status(
             pid=self.pid,

@@ -208,6 +208,7 @@ def conclude(master: Arbiter, outcome: str, changes: Sequence[str] = (), problem
         masters.say("error" if outcome == "refused" else "warning", f"reload_{outcome}", detail=problem)
     if outcome != "refused":
         masters.say("info", f"reload_{outcome}", generation=generation, changes=list(changes))
+    master.write_status()  # `status` right after `reload` shows the new workers
     masters.run_dir.write_outcome(Outcome(number, outcome, generation, list(changes), list(problems)))
 
 
