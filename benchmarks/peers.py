@@ -184,10 +184,12 @@ def nginx_tuned(upstream: Peer, core: int, folder: Path) -> Peer:
 
 
 def fileproxy(upstream: Peer, core: int, folder: Path, name: str, options: Sequence[str]) -> Peer:
-    """This checkout's FileProxy with one worker and no shared store; ``options`` are more flags of ``serve``."""
+    """This checkout's FileProxy as a relay: one worker, no cache, no shared store. ``options``: flags of ``serve``."""
     folder = folder / name
     folder.mkdir()
     port = free_port()
     command = [sys.executable, "-m", "fileproxy", "serve", upstream.url, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--redis", "off", *options]
+    for setting in ("routes.0.upstream=files", "routes.0.cache=off", "cache.memory=0", "cache.disk=off"):
+        command += ["--set", setting]
+    command += ["--workers", "1", "--redis", "off", "--set", "logs.audit=off", *options]
     return Peer(name, command, port, core, folder, env={"PYTHONPATH": str(ROOT)})
