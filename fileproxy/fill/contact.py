@@ -7,12 +7,16 @@ not for sharing and asks for itself; only the leader may take an answer that is 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass
 
+from fileproxy.clock import Clock
 from fileproxy.errors import FileProxyError
 from fileproxy.fill.entry import Entry
 from fileproxy.fill.flight import Flight
 from fileproxy.model import Answer
+
+MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +82,26 @@ class Contact:
     def fail(self, error: FileProxyError) -> None:
         self._error = error
         self._done.set()
+
+
+class Unshareable:
+    """The keys whose answers cannot be shared, each for a while: asks for them do not queue (hit-for-miss)."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def add(self, key: bytes, seconds: float) -> None:
+        self._until[key] = self._clock.now() + seconds
+        self._until.move_to_end(key)
+        while len(self._until) > MOST_REMEMBERED:
+            self._until.popitem(last=False)
+
+    def __contains__(self, key: bytes) -> bool:
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if self._clock.now() < until:
+            return True
+        del self._until[key]
+        return False

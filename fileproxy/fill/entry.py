@@ -14,7 +14,8 @@ import msgspec
 from fileproxy.clock import Clock
 from fileproxy.errors import BadDigest, CannotContinue, FileChanged
 from fileproxy.fill import plan
-from fileproxy.fill.flight import WRONG, Flight, State
+from fileproxy.fill.flight import WRONG, Flight
+from fileproxy.fill.states import State
 from fileproxy.fill.values import Keep, Need
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import Verifier, parse_digests

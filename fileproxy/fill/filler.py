@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,7 +29,7 @@ from fileproxy.errors import (
     UpstreamError,
     UpstreamReset,
 )
-from fileproxy.fill.contact import Contact, Reached
+from fileproxy.fill.contact import Contact, Reached, Unshareable
 from fileproxy.fill.entry import Entry, Shared
 from fileproxy.fill.flight import Flight
 from fileproxy.fill.plan import widened
@@ -43,7 +42,6 @@ from fileproxy.model import Answer, Meta, Record, VaryRule
 
 How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
 ANSWERED = (BadAnswer, BadDigest, FileChanged, RedirectRefused)  # somebody was there, and said nothing of use
-MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
 MOST_ROUNDS = 4  # of an ask that finds, each time it waited, another variant than its own
 
 
@@ -73,7 +71,7 @@ class Filler:
         self._entries: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by rid
         self._current: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by key
         self._contacts: dict[bytes, Contact] = {}
-        self._unshareable: OrderedDict[bytes, float] = OrderedDict()  # key → until when (clock.now())
+        self._unshareable = Unshareable(shared.clock)
 
     async def open(self, need: Need) -> Opened:
         """See the module's docstring. Raises FileProxyError when nothing can be had."""
@@ -228,7 +226,7 @@ class Filler:
             return Opened("BYPASS", CacheStatus(forward, detail="conditional"))
         if not may_queue(need.method, need.headers, need.policy):
             return Opened("BYPASS", CacheStatus("request"))
-        if self._is_unshareable(need.key):
+        if need.key in self._unshareable:
             self._shared.counters.add("cache.hit_for_miss")
             return Opened("BYPASS", CacheStatus(forward, detail="hit-for-miss"))
         leader = need.key not in self._contacts
@@ -352,7 +350,7 @@ class Filler:
         status = None if answer is None else answer.status
         if meta is None:
             if contacted.hit_for_miss_s:
-                self._remember_unshareable(need.key, contacted.hit_for_miss_s)
+                self._unshareable.add(need.key, contacted.hit_for_miss_s)
             return Reached(answer=answer, reason=contacted.reason, status=status)
         if contacted.vary:
             rule = VaryRule(
@@ -382,20 +380,3 @@ class Filler:
             return Reached(entry, vary=contacted.vary, shared=contacted.shared, status=status)
         flight = entry.launch(Flight(entry, need, contacted.offset, contacted.end, answer.body))
         return Reached(entry, flight, contacted.vary, shared=contacted.shared, status=status)
-
-    # --- hit for miss -------------------------------------------------------------------------------------------------
-
-    def _is_unshareable(self, key: bytes) -> bool:
-        until = self._unshareable.get(key)
-        if until is None:
-            return False
-        if self._shared.clock.now() < until:
-            return True
-        del self._unshareable[key]
-        return False
-
-    def _remember_unshareable(self, key: bytes, seconds: float) -> None:
-        self._unshareable[key] = self._shared.clock.now() + seconds
-        self._unshareable.move_to_end(key)
-        while len(self._unshareable) > MOST_REMEMBERED:
-            self._unshareable.popitem(last=False)

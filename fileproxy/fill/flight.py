@@ -15,11 +15,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import enum
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
+from fileproxy.fill.landed import Landed
+from fileproxy.fill.states import EDGES, OVER, State
 from fileproxy.http.digests import Verifier
 from fileproxy.model import Body
 
@@ -34,30 +35,6 @@ DIGEST_TRIES = 3
 WRONG = "The file does not have the digest that its origin said."
 
 
-class State(enum.Enum):
-    """Where a flight stands."""
-
-    CONNECTING = "the request for its bytes is on its way"
-    STREAMING = "bytes land"
-    PAUSED = "a window ahead of its fastest reader"
-    RESUMING = "its connection broke; it goes on at the next missing byte"
-    DONE = "all its bytes have landed"
-    FAILED = "it could not go on; readers are told why"
-    STOPPED = "nobody reads it any more"
-
-
-EDGES: dict[State, frozenset[State]] = {
-    State.CONNECTING: frozenset({State.STREAMING, State.RESUMING, State.FAILED, State.STOPPED}),
-    State.STREAMING: frozenset({State.PAUSED, State.RESUMING, State.DONE, State.FAILED, State.STOPPED}),
-    State.PAUSED: frozenset({State.STREAMING, State.FAILED, State.STOPPED}),
-    State.RESUMING: frozenset({State.CONNECTING, State.FAILED, State.STOPPED}),
-    State.DONE: frozenset(),
-    State.FAILED: frozenset(),
-    State.STOPPED: frozenset(),
-}
-OVER = frozenset({State.DONE, State.FAILED, State.STOPPED})
-
-
 class Cursor:
     """Where one reader of a flight stands."""
 
@@ -67,7 +44,7 @@ class Cursor:
         self.position = position
 
 
-class Flight:
+class Flight(Landed):
     """Bytes ``first`` to ``end`` (exclusive; None = until the framed end) of an entry.
 
     ``body`` and ``skip`` are given when the answer is already here (first contact); else it asks by itself.
@@ -77,9 +54,10 @@ class Flight:
     def __init__(
         self, entry: Entry, need: Need, first: int, end: int | None, body: Body | None = None, skip: int = 0
     ) -> None:
+        super().__init__(first)
         self.entry = entry
         self.need = need
-        self.first = self.base = self.position = first
+        self.first = first
         self.end = end
         self.state = State.CONNECTING
         self.error: FileProxyError | None = None
@@ -87,8 +65,6 @@ class Flight:
         self.resumed = 0
         self._body = body
         self._skip = skip
-        self._offsets: list[int] = []
-        self._chunks: list[bytes] = []
         self._parts: list[bytes] = []  # of the block that is landing
         self._whole_from = -(-first // entry.meta.block) * entry.meta.block  # first byte of the first whole block
         self._committed_to = self._whole_from
@@ -99,7 +75,6 @@ class Flight:
         self._loose: list[int] = []  # blocks that landed and are nowhere else, or only where they may vanish
         self._hold_until = entry.shared.clock.now() + HOLD_S
         self._verifier: Verifier | None = None
-        self.shown = first  # readers see bytes before this one
         self._left = False
         self._counted = True
         self._begin_digest()
@@ -116,11 +91,6 @@ class Flight:
         return self.state in OVER
 
     @property
-    def held(self) -> int:
-        """Bytes in memory."""
-        return self.position - self.base
-
-    @property
     def next_block(self) -> int:
         """The first block that it has still to bring whole."""
         return max(self._whole_from, self.position) // self.entry.meta.block
@@ -130,10 +100,6 @@ class Flight:
         if position < self.base or self.over:
             return False
         return position < (self.end if self.end is not None else position + 1) and position - self.position <= ahead
-
-    def has(self, position: int) -> bool:
-        """Whether a reader can take the byte now."""
-        return self.base <= position < self.shown
 
     def attach(self, position: int) -> Cursor:
         cursor = Cursor(position)
@@ -156,17 +122,11 @@ class Flight:
 
     def take(self, cursor: Cursor, stop: int | None) -> bytes | None:
         """The bytes at the cursor that have landed (a chunk as it came, cut at ``stop``), or None for now."""
-        at = cursor.position
-        if not self.has(at):
-            return None
-        number = bisect_right(self._offsets, at) - 1
-        chunk, start = self._chunks[number], self._offsets[number]
-        upto = self.shown if stop is None else min(stop, self.shown)
-        if at > start or start + len(chunk) > upto:
-            chunk = chunk[at - start : upto - start]
-        cursor.position = at + len(chunk)
-        if self.state is State.PAUSED:
-            self._moved.set()
+        chunk = self.at(cursor.position, stop)
+        if chunk is not None:
+            cursor.position += len(chunk)
+            if self.state is State.PAUSED:
+                self._moved.set()
         return chunk
 
     async def landed(self) -> None:
@@ -288,11 +248,10 @@ class Flight:
         self._turn(State.DONE)
 
     def _land(self, piece: bytes) -> None:
-        self._offsets.append(self.position)
-        self._chunks.append(piece)
+        at = self.position
+        self.append(piece)
         if self._verifier is not None:
             self._verifier.update(piece)
-        at, self.position = self.position, self.position + len(piece)
         self._show()
         self._collect(piece, at)  # after the digest was checked: what is wrong is not kept
         self._trim()
@@ -317,7 +276,7 @@ class Flight:
             self.entry.proved()
             self.shown = self.position
         elif self.entry.meta.size > self.entry.meta.block or self.end is None:
-            self.shown = max(self.shown, self._offsets[-1])
+            self.shown = max(self.shown, self.before_last)
 
     def _collect(self, piece: bytes, at: int) -> None:
         """Cut what landed at ``at`` into blocks, and hand whole ones on."""
@@ -362,10 +321,7 @@ class Flight:
             return
         if not self.entry.meta.pinned:
             keep_from = min([keep_from, *(self._needs(cursor.position) for cursor in self.readers)])
-        count = bisect_right(self._offsets, keep_from) - 1
-        if count > 0:
-            del self._offsets[:count], self._chunks[:count]
-            self.base = self._offsets[0]
+        self.trim(keep_from)
 
     async def _room(self) -> bool:
         """Wait until the window has room. False when nobody wants the rest."""
@@ -419,8 +375,8 @@ class Flight:
 
     def _start_over(self) -> None:
         """Nobody has seen a byte of what was wrong: ask again, and another mirror if there is one."""
-        self.position = self.base = self.shown = self.first
-        self._offsets, self._chunks, self._parts = [], [], []
+        self.clear(self.first)
+        self._parts = []
         self._begin_digest()
 
     async def _close_body(self) -> None:
