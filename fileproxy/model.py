@@ -268,6 +268,7 @@ class Answer:
     mirror: str = ""
     tries: int = 1
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds: queue, connect, first_byte
+    whole: bool = False  # no part of it can be had without all that lies before: a Range gets the whole
     stored: bool = False  # from the cache, or a fill that others share
 
 

@@ -52,6 +52,7 @@ class Entry:
         self.held = held
         self.kept: set[int] = set()
         self.writes = writes
+        self.no_ranges_until = float("-inf")  # clock.now(); until then a part is not asked of the origin again
         self.flights: list[Flight] = []
         self.gone = self.wrong = False
         self.digest = parse_digests(meta.headers, "Repr-Digest")

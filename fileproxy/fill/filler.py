@@ -30,7 +30,7 @@ from fileproxy.errors import (
     UpstreamReset,
 )
 from fileproxy.fill.contact import Contact, Reached, Unshareable
-from fileproxy.fill.entry import Entry, Shared
+from fileproxy.fill.entry import NEAR, Entry, Shared
 from fileproxy.fill.flight import Flight
 from fileproxy.fill.plan import widened
 from fileproxy.fill.reader import EntryBody
@@ -42,6 +42,7 @@ from fileproxy.model import Answer, Meta, Record, VaryRule
 
 How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
 ANSWERED = (BadAnswer, BadDigest, FileChanged, RedirectRefused)  # somebody was there, and said nothing of use
+NO_RANGES_S = 600.0  # how long it is remembered that an origin sends no parts
 MOST_ROUNDS = 4  # of an ask that finds, each time it waited, another variant than its own
 
 
@@ -59,6 +60,7 @@ class Opened:
     body: EntryBody | None = None
     answer: Answer | None = None
     age_s: float = 0.0
+    whole: bool = False  # a Range gets the whole file: its part cannot be had by itself
     shared: bool = True  # others may have it without asking the origin
 
 
@@ -273,10 +275,13 @@ class Filler:
         if how in ("HIT", "STALE", "REVALIDATED") and not here and need.method == "GET":
             status = replace(status, forward="partial", stored=True)
             how = "PARTIAL" if how == "HIT" else how
-        if how in ("MISS", "REVALIDATED", "PARTIAL"):
-            body.expect(position, None if reached is None else reached.flight)
         counters.add(f"cache.{how.lower()}")
-        return Opened(how, status, entry, body, None, age_s, shared=reached is None or reached.shared)
+        # What the origin only sends from the start is waited for when it is near, else passed on from the start.
+        whole = not here and position > NEAR and self._shared.clock.now() < entry.no_ranges_until
+        if how in ("MISS", "REVALIDATED", "PARTIAL"):
+            body.expect(0 if whole else position, None if reached is None else reached.flight)
+        shared = reached is None or reached.shared
+        return Opened(how, status, entry, body, None, age_s, whole=whole, shared=shared)
 
     async def note_head(self, need: Need, answer: Answer, requested_at: float) -> None:
         """What the origin's answer to a HEAD, sent at ``requested_at``, says of what is stored (§4.3.5)."""
@@ -378,5 +383,7 @@ class Filler:
         if contacted.end == contacted.offset:
             await answer.body.aclose()
             return Reached(entry, vary=contacted.vary, shared=contacted.shared, status=status)
+        if not contacted.ranges:
+            entry.no_ranges_until = shared.clock.now() + NO_RANGES_S
         flight = entry.launch(Flight(entry, need, contacted.offset, contacted.end, answer.body))
         return Reached(entry, flight, contacted.vary, shared=contacted.shared, status=status)

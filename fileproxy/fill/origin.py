@@ -125,7 +125,8 @@ class OriginSource:
             tags=tags_of(headers),
         )
         end = None if size is None else offset + (answer.body.length or 0)
-        return Contacted(meta, answer, offset, end, vary_fields(headers) or (), shared=verdict.share)
+        ranges = spec is None or answer.status == 206 or spec.first == 0
+        return Contacted(meta, answer, offset, end, vary_fields(headers) or (), shared=verdict.share, ranges=ranges)
 
     def _refreshed(
         self, need: Need, answer: Answer, stale: Meta, ban: int, requested_at: float, now: float

@@ -70,6 +70,7 @@ class Contacted:
     end: int | None = None  # exclusive; None when only the end of the body tells
     vary: tuple[str, ...] = ()
     shared: bool = True  # those who waited for it may have it as it comes
+    ranges: bool = True  # False: the origin answered a Range with the whole file
     keep: bool = True  # False: what was confirmed may not be kept any longer
     reason: str = ""
     hit_for_miss_s: float = 0.0  # how long to remember that answers for this key cannot be shared

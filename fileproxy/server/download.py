@@ -120,7 +120,8 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
     if opened.body is not None and opened.entry is not None:
         meta = opened.entry.meta
         headers = (*meta.headers, ("Age", age_header(opened.age_s)))
-        return _Served(Answer(meta.status, meta.reason, headers, opened.body, stored=True), opened.how, opened.status)
+        answer = Answer(meta.status, meta.reason, headers, opened.body, whole=opened.whole, stored=True)
+        return _Served(answer, opened.how, opened.status)
     requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
     if ask.method == "HEAD":

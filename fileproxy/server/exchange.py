@@ -85,7 +85,7 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
     if local or _validators(answer.headers):
         decision = precondition(ask.method, ask.headers, _judged_by(answer), now)
     size = as_it_is.length
-    if decision is None and answer.status == 200 and size is not None:
+    if decision is None and answer.status == 200 and size is not None and not answer.whole:
         decision = select_ranges(ask.method, ask.headers, answer.headers, size, now)
         if decision.status == 206 and (local or skipped(decision.spans) <= SKIP_LIMIT):
             return _partial(answer, decision.spans, size)
