@@ -166,6 +166,7 @@ class Reuse:
     stale_while_revalidate_s: float  # RFC 5861 §3
     stale_if_error_s: float  # RFC 5861 §4
     authorized: bool  # may serve requests with Authorization (§3.5)
+    since_receipt: bool = False  # the lifetime is the route's: it counts from when we got it, however old it was then
 
 
 def reuse_of(status: int, headers: Headers, received_at: float, policy: CachePolicy = AUTO) -> Reuse:
@@ -182,6 +183,7 @@ def reuse_of(status: int, headers: Headers, received_at: float, policy: CachePol
         stale_while_revalidate_s=said.stale_while_revalidate or 0,
         stale_if_error_s=said.stale_if_error or 0,
         authorized=shares_authorized(said, policy),
+        since_receipt=overridden,
     )
 
 
@@ -235,7 +237,7 @@ def decide(reuse: Reuse, times: Times, request_headers: Headers, now: float, pol
     """
     wants = RequestDirectives() if policy.ignore_request else request_directives(request_headers)
     age = current_age(times.age_s, times.received_at, now)
-    ttl = reuse.lifetime_s - age
+    ttl = reuse.lifetime_s - (current_age(0.0, times.received_at, now) if reuse.since_receipt else age)
     purged = times.expired_at is not None and now >= times.expired_at
     behind = reuse.stale_while_revalidate_s
     if purged:

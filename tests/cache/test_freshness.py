@@ -443,3 +443,13 @@ def test_no_request_gets_more_than_the_response_allows(
         assert decision.ttl_s > 0
     if "only-if-cached" in wishes:
         assert decision.serve is not Serve.REVALIDATE
+
+
+def test_a_route_s_own_lifetime_counts_from_when_the_answer_came() -> None:
+    """ "Fresh for an hour" means an hour here, also for what another cache had held for two days before."""
+    policy = CachePolicy(mode=3600.0)
+    reuse = reuse_of(200, (), 1000.0, policy)
+    old = Times(received_at=1000.0, age_s=172_800.0)
+    assert decide(reuse, old, (), 1000.0 + 3599, policy).serve is Serve.FRESH
+    assert decide(reuse, old, (), 1000.0 + 3600, policy).serve is not Serve.FRESH
+    assert decide(reuse, old, (), 1000.0, policy).age_s == 172_800.0  # the Age that is told stays true
