@@ -5,6 +5,7 @@ Everything under ``/relay/`` is passed on and not kept; everything else is cache
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -23,7 +24,7 @@ import pytest
 
 from tests.house import free_port
 from tests.origin import KIB, MIB
-from tests.service import ROOT, Service
+from tests.service import ROOT, Service, merged
 
 SIZES = {"1KiB": KIB, "1MiB": MIB, "64MiB": 64 * MIB}
 CACHED, RELAYED = "/", "/relay/"
@@ -43,11 +44,10 @@ http {{
 
 @dataclass(frozen=True)
 class Site:
-    """``service`` before an origin over ``folder``; ``sha256`` of each file by its name."""
+    """``service`` before an origin over ``folder``."""
 
     service: Service
     folder: Path
-    sha256: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -56,8 +56,17 @@ class Site:
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
+    def sha256(self, name: str) -> str:
+        return _sha256_of_original(self.folder / name)
+
+
+@functools.cache
+def _sha256_of_original(path: Path) -> str:
+    return digest(path)
+
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,12 +125,11 @@ def site_over(kind: str, files: Path, **settings: Any) -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="fp", dir="/tmp"))
     try:
         with origin(kind, files, folder) as url:
-            service = Service(
-                {"server": {"workers": 2}, "upstreams": {"files": url}, "routes": routes(), **settings}, folder / "s"
-            )
+            defaults = {"server": {"workers": 2}, "upstreams": {"files": url}, "routes": routes()}
+            service = Service(merged(defaults, settings), folder / "s")
             try:
                 service.start()
-                yield Site(service, files, {path.name: digest(path) for path in files.iterdir()})
+                yield Site(service, files)
             finally:
                 service.stop()
                 print(service.logs())

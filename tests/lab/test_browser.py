@@ -34,7 +34,7 @@ async def test_chromium_saves_files(site: Site, tmp_path: Path) -> None:
             folder.mkdir()
             saved = await chromium.save(site.url + target, folder)
             assert saved.name == target.rpartition("/")[2]
-            assert digest(saved) == site.sha256[saved.name]
+            assert digest(saved) == site.sha256(saved.name)
 
 
 async def test_a_real_preflight_lets_in_the_pages_of_allowed_origins_only(service: Callable[..., Service]) -> None:

@@ -48,7 +48,7 @@ def requests_for(site: Site, url: str) -> list[dict[str, object]]:
 def test_curl(site: Site, url: str, name: str, tmp_path: Path) -> None:
     for attempt in range(2):
         run("curl", "-sSf", "-o", f"{tmp_path}/{attempt}", f"{url}{name}")
-        assert digest(tmp_path / str(attempt)) == site.sha256[name]
+        assert digest(tmp_path / str(attempt)) == site.sha256(name)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_wget_is_interrupted_and_goes_on(site: Site, url: str, tmp_path: Path) -
     assert 0 < had < SIZES[big]
     done = run("wget", "-c", "-S", f"{url}{big}", cwd=tmp_path)
     assert "206 Partial Content" in done.stderr
-    assert digest(partial) == site.sha256[big]
+    assert digest(partial) == site.sha256(big)
 
 
 def test_aria2c_with_eight_connections(site: Site, url: str, tmp_path: Path) -> None:
     before = len(requests_for(site, f"{url}{big}"))
     run("aria2c", "-x8", "-s8", "-k1M", "--no-conf", "--file-allocation=none", "-d", str(tmp_path), f"{url}{big}")
-    assert digest(tmp_path / big) == site.sha256[big]
+    assert digest(tmp_path / big) == site.sha256(big)
     deadline = time.monotonic() + 10
     while len(requests_for(site, f"{url}{big}")) - before < 8:
         assert time.monotonic() < deadline, "aria2c asked for fewer than eight parts"
@@ -131,7 +131,7 @@ def test_python_requests(site: Site, url: str, name: str) -> None:
         for piece in answer.iter_content(1 << 18):
             seen.update(piece)
         again = session.get(f"{url}{name}", headers={"If-None-Match": answer.headers["ETag"]}, timeout=20)
-    assert seen.hexdigest() == site.sha256[name]
+    assert seen.hexdigest() == site.sha256(name)
     assert (again.status_code, again.content) == (304, b"")
 
 
