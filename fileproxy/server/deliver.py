@@ -21,6 +21,7 @@ from fileproxy.errors import ClientGone, ClientStalled, FileChanged
 from fileproxy.model import Body, FileSlice
 from fileproxy.server.reply import Reply
 
+TURN = 1024 * 1024  # bytes a download may write before others get their turn: kernels take several times this at once
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
@@ -56,15 +57,20 @@ class Delivery:
             if request.method == "HEAD" or body.length == 0:
                 on_first_byte()
             else:
-                first = True
+                first, turn = True, TURN
                 async for piece in self._bytes_of(body):
                     await writer.write(piece, drain=False)
                     if first:
                         on_first_byte()
                         first = False
                     on_bytes(len(piece))
+                    turn -= len(piece)
                     if writer.protocol.writing_paused:
                         await _taken(writer, idle_s)
+                        turn = TURN
+                    elif turn <= 0:
+                        await asyncio.sleep(0)
+                        turn = TURN
                 if first:
                     on_first_byte()
             await reply.write_eof()
