@@ -1,7 +1,7 @@
 # The image: docker build -t fileproxy . && docker run --rm -p 10080:10080 fileproxy
 #
-# Checked without an engine: linted with hadolint, and tests/lab/test_image.py replays every COPY and RUN in empty
-# folders, then runs the result as an unprivileged user from a folder nobody can write to. Replayed, not built.
+# Checked without an engine: tests/lab/test_image.py lints it with hadolint, replays every COPY and RUN in empty layers
+# over a Debian with Python, then runs the result as its user on a read-only root. Replayed, not built.
 # Everything is in exec form, so that what is replayed is what an engine runs and no shell stands before the service
 # (hence single RUNs, which hadolint would join by a shell's &&; they cost nothing in a stage that is thrown away).
 ARG PYTHON=3.11.14-slim-bookworm
