@@ -104,6 +104,8 @@ class Entry:
             -(-min(stop, meta.size) // meta.block),
             self.held,
             [(one.next_block, -(-(one.end or meta.size) // meta.block)) for one in self.flights],
+            # Beside others in short steps: who comes meanwhile is near, so nothing is asked for that another brings.
+            most=max(1, NEAR // meta.block) if self.flights else None,
         )
         return self.launch(Flight(self, need, first * meta.block, min(end * meta.block, meta.size)))
 

@@ -231,9 +231,9 @@ class Flight(Landed):
                     continue
             if self.end is not None and self.position + len(piece) > self.end:
                 piece = piece[: self.end - self.position]  # noqa: PLW2901 (what follows belongs to another flight)
+            if (meeting := self._meeting(len(piece))) is not None:
+                self.end, piece = meeting, piece[: meeting - self.position]  # noqa: PLW2901 (the same)
             self._land(piece)
-            if self._meets():
-                self.end = self.position
             if self.position == self.end:
                 break
             if not await self._room():
@@ -257,14 +257,21 @@ class Flight(Landed):
         self._trim()
         self._wake()
 
-    def _meets(self) -> bool:
-        """Whether the next block is held already, or another flight that began ahead brings it."""
-        meta, at = self.entry.meta, self.position
-        if self.end is None or at >= self.end or at % meta.block or self._verifier is not None:
-            return False
-        if at // meta.block in self.entry.held:
-            return True
-        return any(self.first < one.first <= at < (one.end or meta.size) for one in self.entry.flights)
+    def _meeting(self, length: int) -> int | None:
+        """Where within the next ``length`` bytes it ends: a block begins that is held already, or that another flight
+        brings which began ahead.
+        """
+        meta, end = self.entry.meta, self.end
+        if end is None or self._verifier is not None:
+            return None
+        for at in range((self.position // meta.block + 1) * meta.block, self.position + length + 1, meta.block):
+            if at >= end:
+                return None
+            if at // meta.block in self.entry.held:
+                return at
+            if any(self.first < one.first <= at < (one.end or meta.size) for one in self.entry.flights):
+                return at
+        return None
 
     def _show(self) -> None:
         """What readers may see: all, or where a digest is checked all but the end of the file until it was."""
