@@ -41,6 +41,7 @@ class Service:
         *,
         env: Mapping[str, str] | None = None,
         files_limit: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -60,6 +61,7 @@ class Service:
             **(env or {}),
         }
         self._files_limit = files_limit
+        self._prefix = prefix  # a program that runs it, with its options
         self.process: subprocess.Popen[bytes]
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -73,7 +75,8 @@ class Service:
         """Start it and wait until ``/-/readyz`` says 200."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write({})
-        command = [sys.executable, "-m", "fileproxy", "serve", "--config", str(self.config), *self._flags]
+        serve = [sys.executable, "-m", "fileproxy", "serve", "--config", str(self.config), *self._flags]
+        command = [*self._prefix, *serve]
         if self._files_limit is not None:
             command = ["prlimit", f"--nofile={self._files_limit}:{self._files_limit}", *command]
         with (self.folder / "output").open("ab") as output:

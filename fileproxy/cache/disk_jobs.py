@@ -57,7 +57,7 @@ class DiskJobs:
         if disk_records.is_inline(meta):
             run = self._read_inline(meta, known)
             if run is not None and run.damaged:
-                marked = self._discard(meta.key, run.identity)
+                marked = self._drop_data(meta.key, run.identity)
         else:
             number, slot = divmod(index, extents.BLOCKS)
             extent = extents.extent_of(meta, number)
@@ -110,6 +110,17 @@ class DiskJobs:
             extents.quarantine(self._files, self._path, name, slots)
         except OSError:  # a read-only disk; the caller remembers
             return False
+        return True
+
+    def _drop_data(self, key: bytes, inode: int) -> bool:
+        """Damaged data goes, its record stays: so the owner of the key, asked by another worker, can repair it."""
+        if not self._writable:
+            return False
+        try:
+            grown = disk_records.drop_data(self._files, self._path, key, inode)
+        except (OSError, disk_records.Damaged):
+            return self._discard(key, inode)
+        self._folder.usage.add(record_name(key), grown)
         return True
 
     def _discard(self, key: bytes, inode: int) -> bool:

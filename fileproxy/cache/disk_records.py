@@ -140,6 +140,18 @@ def save_data(files: Files, folder: str, meta: Meta, data: bytes) -> int | None:
     return _replace(files, path, _file(meta, encoded, data), careful=False) - (old.taken if old else 0)
 
 
+def drop_data(files: Files, folder: str, key: bytes, inode: int) -> int:
+    """Put the record alone in place of the file ``inode``, whose data is damaged: the way to the object stays known.
+
+    Returns by how many bytes the disk is fuller (less than zero). Raises Damaged, OSError.
+    """
+    old = load(files, folder, key)
+    if old is None or old.inode != inode:
+        return 0
+    path = path_of(folder, record_name(key))
+    return _replace(files, path, _file(old.record, old.encoded, None), careful=False) - old.taken
+
+
 def check(files: Files, folder: str, key: bytes) -> int:
     """Read a whole record file again, for the scrubber. Returns bytes read. Raises Damaged, OSError."""
     descriptor = _open(files, path_of(folder, record_name(key)))

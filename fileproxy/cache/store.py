@@ -59,6 +59,7 @@ class Store:
         self._tasks = tasks
         self._pending: dict[tuple[bytes, int], bytes] = {}
         self._pending_bytes = 0
+        self._newest: tuple[bytes, bytes] | None = None  # rid and bytes of a small object that ``finished`` comes for
         self._records: dict[bytes, Record] = {}  # on their way to disk
         self._dropping: dict[tuple[bytes, bytes], int] = {}  # key and rid → jobs that are to drop it
         self._lanes: list[deque[Job]] = [deque() for _ in range(LANES)]
@@ -141,6 +142,7 @@ class Store:
     def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
         """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile."""
         kept: Kept = "memory" if self.memory.write_now(meta, index, data) else ""
+        self._newest = (meta.rid, data) if disk and self.shared is not None and meta.blocks == 1 else None
         if not disk or self.disk is None:
             return kept
         if self._pending_bytes + len(data) > MOST_PENDING:
@@ -184,10 +186,10 @@ class Store:
 
     def finished(self, meta: Meta) -> None:
         """All blocks have landed: a small object goes to the shared store, too."""
-        tier = self.shared
+        tier, newest, self._newest = self.shared, self._newest, None
         if tier is None or meta.blocks != 1:
             return
-        data = self.read_now(meta, 0)
+        data = newest[1] if newest is not None and newest[0] == meta.rid else self.read_now(meta, 0)
         if data is None:
             return
         whole = data
