@@ -219,6 +219,14 @@ class BadAnswer(UpstreamError):
     proxy_error = "http_protocol_error"
 
 
+class ShutOff(UpstreamError):
+    """Every mirror was failing, and none had room for one more trial within ``retry.within``."""
+
+    status = 503
+    ending = "upstream_shut_off"
+    retryable = False
+
+
 class FileChanged(UpstreamError):
     """A local file changed while it was being sent."""
 

@@ -113,10 +113,13 @@ TABLE: tuple[Row, ...] = (
     Row("upstream.first_tries", "counter", "Requests this upstream was asked for the first time.", "upstream"),
     Row("upstream.retries", "counter", "Requests it was asked again.", "upstream"),
     Row("upstream.retries_refused", "counter", "Retries its budget did not allow.", "upstream"),
+    Row("upstream.queued", "counter", "Requests that waited because every mirror was failing.", "upstream"),
     Row("upstream.failed", "counter", "Requests given up for it after all tries.", "upstream"),
     Row("mirror.tries", "counter", "Tries sent to this mirror.", "mirror"),
     Row("mirror.failures", "counter", "Tries that failed or were answered with a retried status.", "mirror"),
     Row("mirror.bytes", "counter", "Body bytes read from it.", "mirror"),
+    Row("mirror.shut_off", "gauge", "Workers that ask it nothing, or only to see how it is: its breaker.", "mirror"),
+    Row("mirror.trips", "counter", "Times its breaker opened.", "mirror"),
     Row("mirror.first_byte", "histogram", "Request sent to first byte of its answer.", "mirror"),
     *_ending_rows(),
 )

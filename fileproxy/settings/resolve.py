@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from fileproxy.settings.schema import PROFILES, Limits, Pool, Sockets, Timeouts
+from fileproxy.settings.schema import PROFILES, CircuitBreaker, Limits, Pool, Sockets, Timeouts
 
 Profile = Literal["optimized", "baseline"]
 Number = TypeVar("Number", int, float)
@@ -64,6 +64,11 @@ def timeouts(profile: Profile, timeouts: Timeouts) -> ResolvedTimeouts:
 def sockets(profile: Profile, sockets: Sockets) -> Sockets | None:
     """The TCP options to apply, or None: the baseline's sockets stay as the system makes them."""
     return None if profile == "baseline" else sockets
+
+
+def breaker(profile: Profile, breaker: CircuitBreaker | Literal["off"]) -> CircuitBreaker | Literal["off"]:
+    """The breaker's settings; the baseline has none."""
+    return "off" if profile == "baseline" else breaker
 
 
 def connections(limits: Limits, descriptors: int) -> int:

@@ -225,6 +225,19 @@ class Redirects(Row):
     )
 
 
+class CircuitBreaker(Row):
+    """When a mirror that fails is left alone for a while. The last usable one never is altogether."""
+
+    failure_threshold: Whole = Field(5, ge=1, le=1000, description="Failures in a row that shut a mirror off.")
+    timeout: Positive = Field(60.0, description="Longest time it is asked nothing; a good probe ends it earlier.")
+    half_open_max_calls: Whole = Field(
+        3, ge=1, le=1000, description="Requests at a time that then try it; as many successes take it back."
+    )
+    failure_rate: Annotated[float, Strict()] = Field(
+        0.5, gt=0, le=1, description="Share of failures in 10 s (of at least 20 answers) that shuts it off, too."
+    )
+
+
 # Headers that frame a message or choose its receiver: setting them would break the connection or the download.
 FRAMING = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
@@ -239,6 +252,9 @@ class Upstream(Row):
     )
     timeouts: Timeouts = Field(Timeouts(), description="How long to wait for what. There is no total timeout.")
     retry: Retry = Field(Retry(), description="Trying again before the first byte.")
+    circuit_breaker: Annotated[Annotated[CircuitBreaker, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        CircuitBreaker(), description="When a failing mirror is left alone, or `off` (as in the baseline)."
+    )
     pool: Pool = Field(Pool(), description="Connections kept and opened.")
     sockets: Sockets = Field(Sockets(), description="TCP options towards the mirrors.")
     headers: dict[

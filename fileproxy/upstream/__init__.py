@@ -2,6 +2,8 @@
 
 * ``pool.py``         choose → try → judge → again, elsewhere, or give up
 * ``balance.py``      in which order the mirrors are asked (pure)
+* ``breaker.py``      when a failing mirror is passed over, and how it comes back (pure)
+* ``turns.py``        which mirror a request is sent to now, or that it waits: breakers and their queue
 * ``retry.py``        whether and when to try again; how much of that an upstream may bear (pure)
 * ``redirects.py``    whether a redirect is followed, where to, with which headers (pure)
 * ``transport.py``    one try with one HTTP server

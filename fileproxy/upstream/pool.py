@@ -2,25 +2,27 @@
 
 A request is tried again only before its first byte went to the client, and only when sending it twice is allowed and
 possible: an idempotent method whose body was not begun. The next mirror is asked at once; see ``retry.py`` for the
-rest. When the tries run out, the origin's own last answer is handed on as it came, or the last error is raised.
+rest, and ``breaker.py`` for when a mirror is passed over. When the tries run out, the origin's own last answer is
+handed on as it came, or the last error is raised.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from fileproxy.clock import Clock
-from fileproxy.errors import FileProxyError, RedirectRefused, UpstreamError
+from fileproxy.errors import FileProxyError, RedirectRefused, ShutOff, TlsFailed, UpstreamError
 from fileproxy.model import IDEMPOTENT, Answer, Counters, Target, Want, header
 from fileproxy.settings import resolve
 from fileproxy.settings.schema import Limits
 from fileproxy.settings.schema import Upstream as UpstreamSettings
 from fileproxy.upstream.attempt import Patience
 from fileproxy.upstream.balance import balancer
+from fileproxy.upstream.breaker import Breaker
 from fileproxy.upstream.connections import Connections, tls_context
 from fileproxy.upstream.file import FileTransport
 from fileproxy.upstream.redirects import (
@@ -34,6 +36,7 @@ from fileproxy.upstream.redirects import (
 )
 from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, rest, retry_after
 from fileproxy.upstream.transport import HttpTransport
+from fileproxy.upstream.turns import Trip, Turn, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +47,6 @@ class Mirror:
     weight: int
     label: str
     transport: HttpTransport | FileTransport
-
-
-@dataclass(slots=True)
-class _Trip:
-    """How far one request has come."""
-
-    started: float
-    order: list[int]  # the mirror being asked, then those left in this round
-    tries: int = 1
-    rounds: int = 1
-    hopeless: set[int] = field(default_factory=set)  # mirrors that are not asked again
-    rested_at: dict[int, float] = field(default_factory=dict)  # when a mirror may be asked again
-
-    @property
-    def untried(self) -> list[int]:
-        return [index for index in self.order[1:] if index not in self.hopeless]
-
-    def rest_s(self, usable: list[int], now: float) -> float:
-        """Seconds until the first of these mirrors may be asked."""
-        return max(0.0, min((self.rested_at.get(index, now) for index in usable), default=now) - now)
-
-    def new_round(self, order: list[int], now: float) -> None:
-        """Begin a round with those that may be asked: at first not the one that failed last."""
-        usable = sorted(
-            (index for index in order if index not in self.hopeless), key=lambda index: index == self.order[0]
-        )
-        rested = [index for index in usable if self.rested_at.get(index, now) <= now]
-        # A timer may ring a moment early: then the one that has rested longest.
-        self.order = rested or sorted(usable, key=lambda index: self.rested_at[index])[:1]
-        self.rounds += 1
 
 
 class Upstream:
@@ -111,6 +84,9 @@ class Upstream:
         self._mirrors = [self._mirror(one.url, one.weight) for one in settings.servers]
         self._own = [one.transport.place for one in self._mirrors if isinstance(one.transport, HttpTransport)]
         self._balance = balancer(settings.balance, [mirror.weight for mirror in self._mirrors])
+        breaker = resolve.breaker(profile, settings.circuit_breaker)
+        labels = [mirror.label for mirror in self._mirrors]
+        self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock)
         self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
         self._configured = frozenset(key.lower() for key in settings.headers)
 
@@ -169,20 +145,26 @@ class Upstream:
             UpstreamError: no mirror answered; the last try's error.
             FileProxyError: what was no mirror's fault (shed, the client's own body failed).
         """
-        trip = _Trip(self._clock.now(), self._balance.order())
+        trip = Trip(self._clock.now(), self._balance.order())
         self._counters.add("upstream.first_tries", label=self.name)
         self._budget.first_try(trip.started)
         while True:
-            mirror = self._mirrors[trip.order[0]]
+            turn = await self._turn(trip)
+            mirror = self._mirrors[turn.index]
             answer: Answer | None = None
             try:
                 answer = await self._try(mirror, want, self._patience(trip, want))
                 answer.tries = trip.tries
                 failure = self._judge(answer)
-                if failure is None:
-                    return answer
             except FileProxyError as error:
                 failure = Failure(error=error)
+            except BaseException:
+                self._turns.end(turn, None)
+                raise
+            self._turns.end(turn, self._verdict(failure, turn.index, trip))
+            if failure is None:
+                assert answer is not None
+                return answer
             if failure.error is None or isinstance(failure.error, UpstreamError):
                 self._counters.add("mirror.failures", label=mirror.label)
             decision = self._decide(want, failure, trip)
@@ -193,19 +175,30 @@ class Upstream:
             trip.tries += 1
             if decision.new_round:
                 await self._clock.sleep(decision.after_s)
-                trip.new_round(self._balance.order(), self._clock.now())
+                usable = self._turns.usable(trip)
+                trip.new_round([index for index in self._balance.order() if index in usable], self._clock.now())
             else:
-                trip.order = trip.untried
+                trip.order = self._turns.untried(trip)
             self._counters.add("upstream.retries", label=self.name)
 
-    def _patience(self, trip: _Trip, want: Want) -> Patience:
+    async def _turn(self, trip: Trip) -> Turn:
+        try:
+            return await self._turns.take(trip, self._left_s(trip))
+        except ShutOff:
+            self._counters.add("upstream.failed", label=self.name)
+            raise
+
+    def _left_s(self, trip: Trip) -> float:
+        """Seconds in which a new try may still start."""
+        return trip.started + self._settings.retry.within - self._clock.now()
+
+    def _patience(self, trip: Trip, want: Want) -> Patience:
         """While another mirror could be asked instead, a silent one is waited for only ``stall`` long."""
         timeouts = self._timeouts
         first_byte_s = timeouts.first_byte
-        if trip.untried and trip.tries < self._settings.retry.attempts and _repeatable(want):
+        if trip.tries < self._settings.retry.attempts and _repeatable(want) and self._turns.untried(trip):
             first_byte_s = min(first_byte_s, timeouts.stall)
-        left_s = trip.started + self._settings.retry.within - self._clock.now()
-        return Patience(max(left_s, first_byte_s), first_byte_s, timeouts.idle)
+        return Patience(max(self._left_s(trip), first_byte_s), first_byte_s, timeouts.idle)
 
     def _judge(self, answer: Answer) -> Failure | None:
         if answer.status not in self._settings.retry.statuses:
@@ -213,7 +206,28 @@ class Upstream:
         wait_s = retry_after(header(answer.headers, "Retry-After"), self._clock.time())
         return Failure(status=answer.status, retry_after_s=wait_s)
 
-    def _decide(self, want: Want, failure: Failure, trip: _Trip) -> Again | GiveUp:
+    def _verdict(self, failure: Failure | None, index: int, trip: Trip) -> bool | None:
+        """What a try says about its mirror: well, failing, or nothing.
+
+        One file that fails at each try counts once for each request, so that its retries alone do not shut a mirror
+        off; 429 comes from one that is well. What will not mend itself may be the file's fault (a redirect that must
+        not be followed), but for TLS.
+        """
+        if failure is None:
+            return True
+        error = failure.error
+        if error is not None:
+            return (
+                False
+                if isinstance(error, UpstreamError) and (error.retryable or isinstance(error, TlsFailed))
+                else None
+            )
+        if failure.status < 500 or index in trip.blamed:
+            return None
+        trip.blamed.add(index)
+        return False
+
+    def _decide(self, want: Want, failure: Failure, trip: Trip) -> Again | GiveUp:
         if not _repeatable(want):
             return GiveUp("not repeatable")
         now = self._clock.now()
@@ -222,13 +236,13 @@ class Upstream:
             trip.hopeless.add(trip.order[0])
         else:
             trip.rested_at[trip.order[0]] = now + rest_s
-        usable = [index for index in range(len(self._mirrors)) if index not in trip.hopeless]
+        usable = self._turns.usable(trip)
         decision = decide(
             failure,
             tries=trip.tries,
             rounds=trip.rounds,
             elapsed_s=now - trip.started,
-            untried=len(trip.untried),
+            untried=len(self._turns.untried(trip)),
             usable=len(usable),
             rest_s=trip.rest_s(usable, now),
             settings=self._settings.retry,
@@ -290,9 +304,16 @@ class Upstream:
     def describe(self) -> dict[str, Any]:
         """For /health and /stats: the mirrors, the effective timeouts, the pool and the TCP options as granted."""
         timeouts = self._timeouts
+        states = [breaker.state for breaker in self._turns.breakers]
+        shut = [one.label for one, state in zip(self._mirrors, states, strict=True) if state != "closed"]
         return {
+            "status": "ok" if not shut else "failing" if all(state == "open" for state in states) else "degraded",
+            **({"detail": f"shut off after failures: {', '.join(shut)}"} if shut else {}),
             "balance": self._settings.balance,
-            "mirrors": [{"url": one.url, "weight": one.weight, "label": one.label} for one in self._mirrors],
+            "mirrors": [
+                {"url": one.url, "weight": one.weight, "label": one.label, "state": state}
+                for one, state in zip(self._mirrors, states, strict=True)
+            ],
             "timeouts": {
                 "connect": timeouts.connect,
                 "first_byte": timeouts.first_byte,
@@ -304,6 +325,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection and thread. Called when no download uses this upstream any more."""
+        self._turns.close()
         for mirror in self._mirrors:
             await mirror.transport.close()
         await self._connections.close()

@@ -68,6 +68,7 @@ def test_flat_has_every_option_with_its_place() -> None:
     found = flat(Settings.model_validate(FULL))
     keys = {one.key.replace("upstreams.*", "upstreams.files").replace("*", "0") for one in leaves()}
     groups = {"server.sockets.keepalive", "upstreams.files.sockets.keepalive", "upstreams.files.follow_redirects"}
+    groups |= {"upstreams.files.circuit_breaker"}
     assert keys - set(found) == {*groups, "routes.0.cors", "cache.redis", "cache.disk"}
     assert set(found) <= keys
     assert found["routes.0.cors.origins"] == (("routes", 0, "cors", "origins"), ["*"])

@@ -329,7 +329,9 @@ async def test_who_is_cancelled_in_a_pause_leaves_nothing(
 async def test_it_says_what_it_is(origin: Origin, upstream: MakeUpstream) -> None:
     said = upstream(origin, timeouts={"connect": "3s", "idle": "4s"}).describe()
     assert said["timeouts"] == {"connect": 3.0, "first_byte": 30.0, "stall": 10.0, "idle": 4.0}
-    assert said["mirrors"] == [{"url": origin.url, "weight": 1, "label": f"files/{origin.authority}"}]
+    assert said["mirrors"] == [
+        {"url": origin.url, "weight": 1, "label": f"files/{origin.authority}", "state": "closed"}
+    ]
     assert said["pool"]["limit"] == 200
 
 
