@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = Path("/run/netns")
 PREFIX = "fplab"
 DEVICE = Path("/dev/net/tun")
+NEEDED = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (linux/capability.h)
 QUEUE_PACKETS = 5000  # the devices' own queue: so long that only the pipe drops
 END_WITHIN_S = 5.0
 
@@ -33,7 +34,9 @@ END_WITHIN_S = 5.0
 def missing() -> list[str]:
     """What this machine lacks for a star, one sentence each."""
     lacks = []
-    if os.geteuid() != 0:
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    if held & NEEDED != NEEDED:  # uid 0 in a container may lack them
         lacks.append("the link lab needs root: it makes network namespaces and tun devices")
     for tool, package in (("ip", "iproute2"), ("nsenter", "util-linux")):
         if not shutil.which(tool):
@@ -117,8 +120,14 @@ class Star:
         self._ask({"shape": asdict(shape), "links": [spoke.number for spoke in chosen]})
 
     def _tune(self, namespace: str) -> None:
-        """Settings of the namespace. The kernel must not remember one download's RTT and losses for the next."""
-        _run(self.command(namespace, ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save"]))
+        """Settings of the namespace, made before its devices.
+
+        The kernel must not remember one download's RTT and losses for the next, and IPv6 would send packets of its own,
+        which would take part in the losses.
+        """
+        for path in ("ipv4/tcp_no_metrics_save", "ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"):
+            file = f"/proc/sys/net/{path}"
+            _run(self.command(namespace, ["sh", "-c", f"test ! -e {file} || echo 1 > {file}"]))
 
     def _address(self, namespace: str, device: str, mine: str, theirs: str, mtu: int) -> None:
         _ip("-n", namespace, "addr", "add", mine, "peer", theirs, "dev", device)

@@ -4,7 +4,8 @@
 * ``serve.py``       serve                     * ``origin.py``  origin
 * ``lifecycle.py``   reload, stop, status      * ``check.py``   check
 * ``client.py``      health, stats             * ``doctor.py``  doctor
-* ``admin.py``       purge, warm
+* ``admin.py``       purge, warm               * ``bench.py``   bench
+* ``get.py``         get
 * ``version.py``     version                   * ``completion.py``  completion
 
 A command is a plain function with typer annotations. Its file imports what is heavy inside the function, so that

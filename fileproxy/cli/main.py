@@ -29,8 +29,10 @@ COMMANDS: dict[str, str] = {
     "stats": "client:stats",
     "purge": "admin:purge",
     "warm": "admin:warm",
+    "get": "get:get",
     "doctor": "doctor:doctor",
     "origin": "origin:origin",
+    "bench": "bench:bench",
     "version": "version:version",
     "completion": "completion:completion",
 }

@@ -1,0 +1,57 @@
+"""``fileproxy bench``: it hands over to the benchmark, or says what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fileproxy.cli import Failed, bench
+from tests.clients import program
+from tests.life.tools import fileproxy
+from tests.service import ROOT
+
+
+def test_an_installed_package_has_no_benchmarks_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
+    with pytest.raises(Failed, match="checkout"):
+        bench.bench("network")
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    """Without root's powers, whoever runs this."""
+    plain = [program("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*plain, sys.executable, "-m", "fileproxy", "bench", "network", "single", "--output", str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "needs root" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["relay"], "network"),
+        (["network", "alone"], "'single'"),
+        (["network", "single", "--scenario", "awful"], "'very-poor'"),
+        (["network", "single", "--direction", "up"], "'client'"),
+        (["network", "crowd", "--congestion", "reno"], "'bbr'"),
+        (["network", "crowd", "--rounds", "0"], "--rounds"),
+    ],
+)
+def test_wrong_words_name_the_right_ones(arguments: list[str], named: str, tmp_path: Path) -> None:
+    done = fileproxy("bench", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
