@@ -35,6 +35,8 @@ from fileproxy.server.ranged import SKIP_LIMIT, Ranged, skipped
 _NOT_FORWARDED = FORWARDING | {"host", "content-length", "expect", "range"}
 # About the bytes of a full answer; a 304, 412 or 416 has none of them (RFC 9110 §15.4.5).
 _REPRESENTATION = frozenset({"content-length", "content-type", "content-encoding", "content-range", "accept-ranges"})
+# What we say about this trip: another proxy's before us spoke about its own (Cache-Status, a list, keeps both).
+_OURS = frozenset({"x-cache", "x-request-id"})
 _CORS_HEADERS = frozenset(
     {"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"}
     | {"access-control-allow-methods", "access-control-allow-headers", "access-control-max-age"}
@@ -151,7 +153,7 @@ def downstream(
 
     ``how`` is what X-Cache says, ``status`` our member of Cache-Status.
     """
-    headers = without(selected.headers, _CORS_HEADERS) if cors else selected.headers
+    headers = without(selected.headers, _OURS | _CORS_HEADERS if cors else _OURS)
     headers = with_cache_status(with_via(headers, False, name), name, status)
     timing = [f"{step};dur={seconds * 1000:.1f}" for step, seconds in answer.timings.items()]
     added = [
