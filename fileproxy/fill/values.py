@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.http.ranges import RangeSpec
 from fileproxy.model import Answer, Body, Headers, Meta, Piece, Record, Want
+
+Kept = Literal["", "memory", "below"]
+"""Where a block is that was put: nowhere, in memory (which may lose it), or below, or on its way there."""
 
 
 class Keep(Protocol):
@@ -25,7 +28,7 @@ class Keep(Protocol):
 
     async def read(self, meta: Meta, index: int, most: int) -> Piece | None: ...
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> bool: ...
+    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept: ...
 
     def save(self, record: Record, *, disk: bool) -> None: ...
 

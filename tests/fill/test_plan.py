@@ -10,6 +10,7 @@ from fileproxy.fill.plan import segment_end, widened
 from fileproxy.http.ranges import RangeSpec
 
 BLOCKS = 40
+Pair = tuple[int | None, int | None]
 blocks = st.integers(0, BLOCKS - 1)
 
 
@@ -23,7 +24,7 @@ blocks = st.integers(0, BLOCKS - 1)
         ((None, 5), (None, 5)),
     ],
 )
-def test_ranges_are_widened_to_blocks(asked: tuple[int | None, int | None], sent: tuple[int | None, int | None]) -> None:
+def test_ranges_are_widened_to_blocks(asked: Pair, sent: Pair) -> None:
     assert widened([RangeSpec(*asked), RangeSpec(7, 8)], 100) == RangeSpec(*sent)
 
 

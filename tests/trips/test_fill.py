@@ -146,7 +146,7 @@ async def test_a_seek_in_a_half_cached_file_starts_at_once(house: OpenHouse, ori
     gate.open()
     await first
     await idle(running)
-    assert origin.sent["/f"] <= content.size + 2 * BLOCK
+    assert origin.sent["/f"] <= content.size + MIB  # what was on its way when two flights met
 
 
 async def test_several_ranges_at_once(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
@@ -350,9 +350,10 @@ async def test_an_unpinned_file_is_visibly_cut(house: OpenHouse, origin: Origin,
     origin.script("/f", UNPINNED[name], Reply(FILE, etag=None, last_modified=None))
     running = await house(cached(origin, folder=tmp_path / "c", upstream={"timeouts": {"idle": "300ms"}}))
     got = await running.fetch("/f")
-    assert not got.complete or got.status >= 500
+    if got.complete:  # it broke before its first byte: the upstream asked again
+        assert len(origin.requests) == 2
     if got.status == 200:
-        assert got.body == FILE.read(0, got.size)
+        assert got.body == FILE.read(0, FILE.size if got.complete else got.size)
     await idle(running)
     await whole(running, FILE)  # what came of the first is not mixed in
     assert len(origin.requests) == 2
