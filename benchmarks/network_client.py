@@ -174,6 +174,8 @@ async def run(orders: dict[str, Any]) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     unfinished = 0 if looping else left
     over.set()
+    for client in list(living.values()):
+        client.stop("")
     return {
         "seconds": seconds,
         "times_s": seen.times_s,
