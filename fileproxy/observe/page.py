@@ -149,7 +149,6 @@ class Page:
             cells[base + 1] = cells[base + 2] = cells[base + 3] = 0
             cells[base] = second
 
-
     def close(self) -> None:
         """Unmap the page. Nothing may be counted afterwards; what was counted stays in the file."""
         self._cells.release()

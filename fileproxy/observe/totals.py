@@ -16,6 +16,7 @@ from fileproxy.observe.histogram import CELLS, Histogram
 from fileproxy.observe.layout import (
     H_BEGAN_US,
     H_LIVES,
+    H_MAGIC,
     H_PID,
     H_SLOT,
     H_STARTED_US,
@@ -100,6 +101,8 @@ def read_totals(
     for path in sorted(folder.glob("*.page")):
         try:
             page = _Copy(path, layout)
+        except _Unborn:
+            continue
         except (OSError, ValueError) as error:
             totals.unreadable.append(f"{path.name}: {error}")
             continue
@@ -110,6 +113,10 @@ def read_totals(
     age = WINDOW_S if totals.began_at is None else max(1.0, time_now - totals.began_at)
     totals.window = Window(min(WINDOW_S - 1 + now % 1, age), *ring)
     return totals
+
+
+class _Unborn(Exception):
+    """A page that is being made: its magic number is written last, and nothing was counted in it yet."""
 
 
 class _Copy:
@@ -123,6 +130,8 @@ class _Copy:
             if os.fstat(descriptor).st_size != layout.size_bytes:
                 raise ValueError("has the wrong size")
             self.fixed = _cells(descriptor, 0, layout.fixed)
+            if self.fixed[H_MAGIC] == 0:
+                raise _Unborn
             if not credible_fixed(self.fixed, layout):
                 raise ValueError("is of another version or damaged")
             for family in layout.families.values():
