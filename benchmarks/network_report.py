@@ -107,7 +107,9 @@ def _about(report: Report, plan: Plan) -> list[str]:
         "parallel": f"one contestant after the other: {plan.clients} cold files at once",
     }[plan.mode]
     cached = " The file is in the proxies' caches." if plan.mode == "single" and plan.direction == "client" else ""
-    known = "" if plan.known or plan.mode != "single" else " The mirror is unknown to it."
+    known = " It had fetched one small file." if plan.known and plan.mode != "crowd" else ""
+    if plan.mode == "single" and not plan.known:
+        known = " The mirror is unknown to it."
     return [
         f"{report['date']}: {machine['processor']}, {machine['processors']} processors, Linux {machine['kernel']}, "
         f"Python {machine['python']}, nginx {machine['nginx']}, FileProxy {report['commit']}; load average "
@@ -222,7 +224,7 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }}
 th, td {{ border-bottom: 1px solid #8886; padding: .25rem .75rem; text-align: right; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
