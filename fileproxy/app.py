@@ -214,12 +214,14 @@ class House:
     # --- generations --------------------------------------------------------------------------------------------------
 
     def _build(self, settings: Settings, number: int) -> Generation:
-        """A generation of ``settings``. An upstream whose settings did not change goes on with its connections."""
+        """A generation of ``settings``. An upstream that is asked in the same way goes on with its connections."""
         old = self._service.current.settings if self._upstreams else None
         upstreams: dict[str, Upstream] = {}
         for name, one in settings.upstreams.items():
-            same = old is not None and (
-                old.upstreams.get(name) == one
+            same = (
+                old is not None
+                and name in self._upstreams
+                and self._upstreams[name].takes(one)
                 and old.profile == settings.profile
                 and old.limits.response_head == settings.limits.response_head
             )
@@ -236,6 +238,8 @@ class House:
                 )
             )
         routes = RouteTable(settings.routes, settings.upstreams)
+        for name, upstream in upstreams.items():  # nothing can fail any more
+            upstream.apply(settings.upstreams[name])
         self._open_upstreams.update(upstreams.values())
         generation = Generation(
             number=number,

@@ -118,6 +118,7 @@ TABLE: tuple[Row, ...] = (
     Row("mirror.tries", "counter", "Tries sent to this mirror.", "mirror"),
     Row("mirror.failures", "counter", "Tries that failed or were answered with a retried status.", "mirror"),
     Row("mirror.bytes", "counter", "Body bytes read from it.", "mirror"),
+    Row("mirror.breaks", "counter", "Its answers that broke inside the body.", "mirror"),
     Row("mirror.shut_off", "gauge", "Workers that ask it nothing, or only to see how it is: its breaker.", "mirror"),
     Row("mirror.trips", "counter", "Times its breaker opened.", "mirror"),
     Row("mirror.first_byte", "histogram", "Request sent to first byte of its answer.", "mirror"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from fileproxy.settings.schema import PROFILES, CircuitBreaker, Limits, Pool, Sockets, Timeouts
+from fileproxy.settings.schema import PROFILES, Balance, CircuitBreaker, Limits, Pool, Sockets, Timeouts
 
 Profile = Literal["optimized", "baseline"]
 Number = TypeVar("Number", int, float)
@@ -69,6 +69,12 @@ def sockets(profile: Profile, sockets: Sockets) -> Sockets | None:
 def breaker(profile: Profile, breaker: CircuitBreaker | Literal["off"]) -> CircuitBreaker | Literal["off"]:
     """The breaker's settings; the baseline has none."""
     return "off" if profile == "baseline" else breaker
+
+
+def balance(profile: Profile, balance: Balance) -> Balance:
+    """How mirrors are chosen; the baseline knows nothing that adapts."""
+    adapts = balance in ("fastest_response", "resource_based")
+    return "weighted_round_robin" if profile == "baseline" and adapts else balance
 
 
 def connections(limits: Limits, descriptors: int) -> int:

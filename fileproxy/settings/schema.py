@@ -238,6 +238,15 @@ class CircuitBreaker(Row):
     )
 
 
+Balance = Literal[
+    "round_robin",
+    "weighted_round_robin",
+    "least_connections",
+    "fastest_response",
+    "resource_based",
+    "consistent_hash",
+]
+
 # Headers that frame a message or choose its receiver: setting them would break the connection or the download.
 FRAMING = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
@@ -247,8 +256,12 @@ FRAMING = frozenset(
 
 class Upstream(Row):
     servers: list[Mirror] = Field(min_length=1, description="The mirrors: servers that hold the same files.")
-    balance: Literal["round_robin", "weighted_round_robin"] = Field(
-        "weighted_round_robin", description="How requests are spread over the mirrors."
+    balance: Balance = Field("fastest_response", description="How requests are spread over the mirrors.")
+    load_header: Token = Field(
+        "X-Load", description="Header of answers in which mirrors report their load, 0.9 or 90% (resource_based)."
+    )
+    slow_start: Duration = Field(
+        10.0, description="A mirror that was shut off gets its share back little by little in this time; 0 = at once."
     )
     timeouts: Timeouts = Field(Timeouts(), description="How long to wait for what. There is no total timeout.")
     retry: Retry = Field(Retry(), description="Trying again before the first byte.")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 
 from fileproxy.clock import Clock
-from fileproxy.errors import IdleTimeout, Truncated, UpstreamReset
+from fileproxy.errors import FileProxyError, IdleTimeout, Truncated, UpstreamReset
 from fileproxy.upstream.progress import ProgressMeter
 from fileproxy.upstream.translate import translate
 
@@ -47,6 +47,8 @@ class HttpBody:
         self._received = 0
         self._first: bytes | None = None  # read ahead by prefetch
         self._closed = False
+        self._over = False
+        self._on_over: Callable[[FileProxyError | None], None] | None = None
         self._lost: asyncio.Future[None] | None = None
         connection = response.connection
         if connection is not None and connection.protocol is not None:
@@ -63,10 +65,25 @@ class HttpBody:
     async def __anext__(self) -> bytes:
         piece, self._first = self._first, None
         if piece is None:
-            piece = await self._read()
+            try:
+                piece = await self._read()
+            except FileProxyError as error:
+                self._end(error)
+                raise
         if not piece:
+            self._end(None)
             raise StopAsyncIteration
         return piece
+
+    def when_over(self, tell: Callable[[FileProxyError | None], None]) -> None:
+        """``tell`` once: None at the proved end or when it is closed before, else the error that it broke with."""
+        self._on_over = tell
+
+    def _end(self, error: FileProxyError | None) -> None:
+        if not self._over:
+            self._over = True
+            if self._on_over is not None:
+                self._on_over(error)
 
     async def prefetch(self) -> None:
         """Wait for the first piece, which the next iteration then returns."""
@@ -141,6 +158,7 @@ class HttpBody:
         if self._closed:
             return
         self._closed = True
+        self._end(None)
         self._first = None
         self._forget()
         if self._content.is_eof():

@@ -32,6 +32,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 WINDOW_S = 10
 FEWEST = 20  # answers in the window before their rate means anything
 PROBE_S = 1.0
+LEAST_SHARE = 0.1  # of its weight at the beginning of a slow start
 _MOST_DOUBLINGS = 16
 
 
@@ -99,6 +100,12 @@ class Breaker:
             self._count(good, now, self._settings)
         elif call.trial:
             self._judge(good, now, self._settings)
+
+    def ramp(self, now: float, slow_start_s: float) -> float:
+        """How much of its weight a mirror bears: all, but for the first ``slow_start_s`` after it was taken back."""
+        if self._closed_at is None or now >= self._closed_at + slow_start_s:
+            return 1.0
+        return max(LEAST_SHARE, (now - self._closed_at) / slow_start_s)
 
     # --- probes -------------------------------------------------------------------------------------------------------
 

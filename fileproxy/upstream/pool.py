@@ -10,43 +10,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from fileproxy.clock import Clock
-from fileproxy.errors import FileProxyError, RedirectRefused, ShutOff, TlsFailed, UpstreamError
-from fileproxy.model import IDEMPOTENT, Answer, Counters, Target, Want, header
+from fileproxy.errors import FileProxyError, ShutOff, TlsFailed, UpstreamError
+from fileproxy.model import IDEMPOTENT, Answer, Counters, Want, header
 from fileproxy.settings import resolve
 from fileproxy.settings.schema import Limits
 from fileproxy.settings.schema import Upstream as UpstreamSettings
 from fileproxy.upstream.attempt import Patience
 from fileproxy.upstream.balance import balancer
 from fileproxy.upstream.breaker import Breaker
-from fileproxy.upstream.connections import Connections, tls_context
-from fileproxy.upstream.file import FileTransport
-from fileproxy.upstream.redirects import (
-    METHODS,
-    STATUSES,
-    Follow,
-    follow,
-    forbidden_address,
-    headers_for,
-    place_of,
-)
+from fileproxy.upstream.mirrors import Mirror, Mirrors
 from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, rest, retry_after
-from fileproxy.upstream.transport import HttpTransport
 from fileproxy.upstream.turns import Trip, Turn, Turns
 
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """One server of the upstream."""
-
-    url: str
-    weight: int
-    label: str
-    transport: HttpTransport | FileTransport
+# What a change of takes effect on the mirrors as they are, with their connections.
+LIVE = frozenset({"balance", "retry", "circuit_breaker", "load_header", "slow_start"})
 
 
 class Upstream:
@@ -75,68 +55,61 @@ class Upstream:
         random: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
+        self._profile = profile
         self._settings = settings
         self._counters = counters
         self._clock = clock
         self._random = random
-        self._timeouts = resolve.timeouts(profile, settings.timeouts)
-        self._connections, self._outside = self._open(profile, limits)
-        self._mirrors = [self._mirror(one.url, one.weight) for one in settings.servers]
-        self._own = [one.transport.place for one in self._mirrors if isinstance(one.transport, HttpTransport)]
-        self._balance = balancer(settings.balance, [mirror.weight for mirror in self._mirrors])
+        self._mirrors = Mirrors(
+            name,
+            settings,
+            profile=profile,
+            limits=limits,
+            counters=counters,
+            clock=clock,
+            on_break=self._broke,
+        )
+        self._timeouts = self._mirrors.timeouts
+        labels = [mirror.label for mirror in self._mirrors.all]
         breaker = resolve.breaker(profile, settings.circuit_breaker)
-        labels = [mirror.label for mirror in self._mirrors]
         self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock)
+        self._balance = balancer(resolve.balance(profile, settings.balance), random)
         self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
-        self._configured = frozenset(key.lower() for key in settings.headers)
 
-    def _open(self, profile: resolve.Profile, limits: Limits) -> tuple[Connections, Connections]:
-        """The connections to our own servers, and those (checked) to where redirects may lead."""
-        settings = self._settings
-        pool = resolve.pool(profile, settings.pool)
-        options = resolve.sockets(profile, settings.sockets)
-        where = f"upstreams.{self.name}"
-        redirects = settings.follow_redirects
-        needs_tls = redirects != "off" or any(one.url.startswith("https:") for one in settings.servers)
-        context = tls_context(settings.tls, where) if needs_tls else None
-        private = redirects != "off" and redirects.private
-        own, outside = (
-            Connections(
-                pool,
-                connect_s=self._timeouts.connect,
-                options=options,
-                context=context,
-                response_head=limits.response_head,
-                counters=self._counters,
-                forbidden=check,
-            )
-            for check in (None, lambda address: forbidden_address(address, private))
-        )
-        return own, outside
+    def takes(self, settings: UpstreamSettings) -> bool:
+        """Whether ``apply`` can: the same servers, asked in the same way. Weights may differ, and what is ``LIVE``."""
+        old = self._settings
+        live = {name: getattr(settings, name) for name in LIVE}
+        same_servers = [one.url for one in settings.servers] == [one.url for one in old.servers]
+        return same_servers and settings == old.model_copy(update={"servers": settings.servers, **live})
 
-    def _mirror(self, url: str, weight: int) -> Mirror:
-        parts = urlsplit(url)
-        if parts.scheme == "file":
-            label = f"{self.name}/{parts.path}"
-            return Mirror(url, weight, label, FileTransport(url, label=label, clock=self._clock))
-        place = place_of(url)
-        label = f"{self.name}/{place.address}"
-        settings = self._settings
-        transport = HttpTransport(
-            place,
-            prefix=parts.path,
-            label=label,
-            connections=self._connections,
-            timeouts=self._timeouts,
-            counters=self._counters,
-            clock=self._clock,
-            host=settings.host,
-            headers=settings.headers,
-            server_name=settings.tls.server_name,
-        )
-        return Mirror(url, weight, label, transport)
+    def apply(self, settings: UpstreamSettings) -> None:
+        """Go on with other settings that ``takes`` allows; connections and running requests stay."""
+        old, self._settings = self._settings, settings
+        if settings.balance != old.balance:
+            self._balance = balancer(resolve.balance(self._profile, settings.balance), self._random)
+        if settings.retry != old.retry:
+            self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
+        self._turns.apply(resolve.breaker(self._profile, settings.circuit_breaker))
 
     # --- the trip ----------------------------------------------------------------------------------------------------
+
+    def _order(self, want: Want) -> list[int]:
+        """The mirrors in the order in which this request asks them."""
+        now = self._clock.now()
+        servers, settings = self._settings.servers, self._settings
+        known = [
+            mirror.gauge.seen(servers[mirror.index].weight, breaker.ramp(now, settings.slow_start), now)
+            for mirror, breaker in zip(self._mirrors.all, self._turns.breakers, strict=True)
+        ]
+        return self._balance.order(known, str(want.target))
+
+    def _broke(self, mirror: Mirror, error: FileProxyError) -> None:
+        """An answer broke inside its body."""
+        self._counters.add("mirror.breaks", label=mirror.label)
+        if isinstance(error, UpstreamError):
+            self._turns.broke(mirror.index)
+            mirror.gauge.observe(0.0, good=False, now=self._clock.now())
 
     async def fetch(self, want: Want) -> Answer:
         """The answer to ``want``, from whichever mirror gave it. The caller closes its body.
@@ -145,15 +118,17 @@ class Upstream:
             UpstreamError: no mirror answered; the last try's error.
             FileProxyError: what was no mirror's fault (shed, the client's own body failed).
         """
-        trip = Trip(self._clock.now(), self._balance.order())
+        trip = Trip(self._clock.now(), self._order(want))
         self._counters.add("upstream.first_tries", label=self.name)
         self._budget.first_try(trip.started)
         while True:
             turn = await self._turn(trip)
-            mirror = self._mirrors[turn.index]
+            mirror = self._mirrors.all[turn.index]
+            self._counters.add("mirror.tries", label=mirror.label)
+            began = self._clock.now()
             answer: Answer | None = None
             try:
-                answer = await self._try(mirror, want, self._patience(trip, want))
+                answer = await self._mirrors.fetch(mirror, want, self._patience(trip, want))
                 answer.tries = trip.tries
                 failure = self._judge(answer)
             except FileProxyError as error:
@@ -161,7 +136,9 @@ class Upstream:
             except BaseException:
                 self._turns.end(turn, None)
                 raise
-            self._turns.end(turn, self._verdict(failure, turn.index, trip))
+            good = self._verdict(failure, turn.index, trip)
+            self._turns.end(turn, good)
+            self._learn(mirror, answer, self._clock.now() - began, good)
             if failure is None:
                 assert answer is not None
                 return answer
@@ -176,10 +153,19 @@ class Upstream:
             if decision.new_round:
                 await self._clock.sleep(decision.after_s)
                 usable = self._turns.usable(trip)
-                trip.new_round([index for index in self._balance.order() if index in usable], self._clock.now())
+                trip.new_round([index for index in self._order(want) if index in usable], self._clock.now())
             else:
                 trip.order = self._turns.untried(trip)
             self._counters.add("upstream.retries", label=self.name)
+
+    def _learn(self, mirror: Mirror, answer: Answer | None, seconds: float, good: bool | None) -> None:
+        """What a try tells of how much its mirror has to do."""
+        now = self._clock.now()
+        if good is not None:
+            took = seconds if answer is None else answer.timings.get("first_byte", seconds)
+            mirror.gauge.observe(took, good, now)
+        if answer is not None and self._settings.balance == "resource_based":
+            mirror.gauge.report(header(answer.headers, self._settings.load_header), now)
 
     async def _turn(self, trip: Trip) -> Turn:
         try:
@@ -260,59 +246,30 @@ class Upstream:
         assert failure.error is not None
         raise failure.error
 
-    async def _try(self, mirror: Mirror, want: Want, patience: Patience) -> Answer:
-        self._counters.add("mirror.tries", label=mirror.label)
-        if isinstance(mirror.transport, FileTransport):
-            return await mirror.transport.fetch(want)
-        answer = await mirror.transport.fetch(want, patience)
-        redirects = self._settings.follow_redirects
-        if redirects == "off" or want.method not in METHODS:
-            return answer
-        place, path_query = mirror.transport.place, f"{mirror.transport.prefix}{want.target}"
-        headers = want.headers
-        for hops_left in range(redirects.hops, -1, -1):
-            location = header(answer.headers, "Location")
-            if answer.status not in STATUSES or location is None:
-                return answer
-            await answer.body.aclose()
-            goal = follow(
-                location, place=place, path_query=path_query, own=self._own, hosts=redirects.hosts, hops_left=hops_left
-            )
-            headers = headers_for(headers, self._configured, goal.own)
-            path, mark, query = goal.path_query.partition("?")
-            onward = replace(want, target=Target(path, query if mark else None), headers=headers)
-            answer = await self._elsewhere(goal).fetch(onward, patience)
-            answer.mirror = mirror.label
-            place, path_query = goal.place, goal.path_query
-        raise RedirectRefused(f"{place.address} sent one redirect too many (follow_redirects.hops)")
-
-    def _elsewhere(self, goal: Follow) -> HttpTransport:
-        """A transport to where a redirect leads. Counted under the mirror's upstream, not under a row of its own."""
-        return HttpTransport(
-            goal.place,
-            label=f"{self.name}/redirected",
-            connections=self._connections if goal.own else self._outside,
-            timeouts=self._timeouts,
-            counters=self._counters,
-            clock=self._clock,
-            headers=self._settings.headers if goal.own else {},
-            server_name=self._settings.tls.server_name if goal.own else None,
-        )
-
     # --- what it says of itself --------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """For /health and /stats: the mirrors, the effective timeouts, the pool and the TCP options as granted."""
         timeouts = self._timeouts
-        states = [breaker.state for breaker in self._turns.breakers]
-        shut = [one.label for one, state in zip(self._mirrors, states, strict=True) if state != "closed"]
+        now = self._clock.now()
+        breakers, servers = self._turns.breakers, self._settings.servers
+        states = [breaker.state for breaker in breakers]
+        shut = [one.label for one, state in zip(self._mirrors.all, states, strict=True) if state != "closed"]
         return {
             "status": "ok" if not shut else "failing" if all(state == "open" for state in states) else "degraded",
             **({"detail": f"shut off after failures: {', '.join(shut)}"} if shut else {}),
-            "balance": self._settings.balance,
+            "balance": resolve.balance(self._profile, self._settings.balance),
             "mirrors": [
-                {"url": one.url, "weight": one.weight, "label": one.label, "state": state}
-                for one, state in zip(self._mirrors, states, strict=True)
+                {
+                    "url": one.url,
+                    "weight": servers[one.index].weight,
+                    "label": one.label,
+                    "state": states[one.index],
+                    "in_flight": one.gauge.in_flight,
+                    "response_s": one.gauge.response_s(now),
+                    "load": one.gauge.load(now),
+                }
+                for one in self._mirrors.all
             ],
             "timeouts": {
                 "connect": timeouts.connect,
@@ -320,16 +277,13 @@ class Upstream:
                 "stall": timeouts.stall,
                 "idle": timeouts.idle,
             },
-            "pool": self._connections.describe(),
+            "pool": self._mirrors.describe(),
         }
 
     async def close(self) -> None:
         """Close every connection and thread. Called when no download uses this upstream any more."""
         self._turns.close()
-        for mirror in self._mirrors:
-            await mirror.transport.close()
-        await self._connections.close()
-        await self._outside.close()
+        await self._mirrors.close()
 
 
 def _repeatable(want: Want) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fileproxy.clock import Clock
 from fileproxy.errors import ShutOff
 from fileproxy.model import Counters
+from fileproxy.settings.schema import CircuitBreaker
 from fileproxy.upstream.breaker import Breaker, Call
 
 
@@ -92,7 +94,9 @@ class Turns:
                 turn = await place
             return turn
         except TimeoutError:
-            raise ShutOff(f"{self._name}: no mirror is well, and none had room within {within_s:g} s") from None
+            raise ShutOff(
+                f"{self._name}: no mirror is well, and none had room within {max(0.0, within_s):g} s", retry_after_s=1.0
+            ) from None
         finally:
             del self._waiting[place]
             if turn is None and place.done() and not place.cancelled():
@@ -114,6 +118,18 @@ class Turns:
         """What came of it (see ``Breaker.end``); the next in the queue may come."""
         self.breakers[turn.index].end(turn.call, good, self._clock.now())
         self._note(turn.index)
+        self.call()
+
+    def broke(self, index: int) -> None:
+        """An answer that had begun well broke later."""
+        self.breakers[index].end(Call(trial=False), False, self._clock.now())
+        self._note(index)
+
+    def apply(self, settings: CircuitBreaker | Literal["off"]) -> None:
+        """Go on by other settings; who waits may be free to go."""
+        for index, breaker in enumerate(self.breakers):
+            breaker.apply(settings)
+            self._note(index)
         self.call()
 
     def probed(self, index: int, good: bool) -> None:

@@ -21,6 +21,7 @@ def settings(
     options = dict(upstream or {})
     retry = {**QUICK, **options.pop("retry", {})}
     urls = [server if isinstance(server, str) else server.url for server in servers]
+    options.setdefault("balance", "round_robin")  # in their order, whatever came of it before
     result: dict[str, Any] = {"upstreams": {"files": {"servers": urls, "retry": retry, **options}}, **rest}
     if route is not None:
         result["routes"] = [{"path": "/", "upstream": "files", **route}]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fileproxy.clock import ManualClock
+from fileproxy.settings import Settings
 from tests.conftest import OpenHouse
-from tests.house import Running
+from tests.house import Running, _relaying
 from tests.origin import KIB, Content, Gate, Origin, Reply
 from tests.trips.plays import settings
 
@@ -37,7 +38,7 @@ def states(said: dict[str, Any]) -> list[str]:
 
 
 def play(*servers: Origin, **upstream: Any) -> dict[str, Any]:
-    return settings(*servers, upstream={"balance": "round_robin", **upstream})
+    return settings(*servers, upstream={"slow_start": 0, **upstream})
 
 
 @pytest.mark.option("upstreams.circuit_breaker.failure_threshold")
@@ -136,3 +137,56 @@ async def test_who_waits_too_long_for_a_failing_origin_is_told(house: OpenHouse,
     await running.quiet()
     assert running.counts.endings["upstream_shut_off"] == 1
     assert origin.requests_of("/f") == 2
+
+
+@pytest.mark.option("upstreams.slow_start")
+async def test_a_mirror_that_was_taken_back_starts_slowly(house: OpenHouse, origin: Origin, mirror: Origin) -> None:
+    origin.script("/f", FAILING, Reply(FILE))
+    mirror.serve("/f", FILE)
+    clock = ManualClock()
+    breaker = {"failure_threshold": 1, "half_open_max_calls": 1}
+    running = await house(play(origin, mirror, circuit_breaker=breaker, slow_start="10s"), clock)
+    await fetched(running, 2)
+    clock.tick(60.0)
+    await fetched(running, 2)
+    assert states(await upstream_of(running)) == ["closed", "closed"]
+    shares = []
+    for _ in range(2):
+        origin.requests.clear()
+        await fetched(running, 22)
+        shares.append(origin.requests_of("/f"))
+        clock.tick(10.0)
+    assert shares[0] <= 3
+    assert shares[1] == 11
+
+
+async def test_a_gradual_rollout_by_weights_keeps_every_connection(
+    house: OpenHouse, origin: Origin, mirror: Origin
+) -> None:
+    """10, 50, 100 % and back at once; a download that runs meanwhile sees nothing of it."""
+    gate = Gate()
+    for one in (origin, mirror):
+        one.serve("/f", FILE)
+    mirror.script("/slow", Reply(FILE, before_body=gate))
+    origin.script("/slow", Reply(FILE, before_body=gate))
+
+    def weighted(old: int, new: int) -> dict[str, Any]:
+        servers = [{"url": origin.url, "weight": old}, {"url": mirror.url, "weight": new}]
+        play = settings(origin, mirror, upstream={"balance": "weighted_round_robin"})
+        play["upstreams"]["files"]["servers"] = servers
+        return play
+
+    running = await house(weighted(9, 1))
+    slow = asyncio.create_task(running.fetch("/slow"))
+    await origin.wait_for(lambda: origin.requests_of("/slow") == 1)
+    await fetched(running, 20)
+    opened = running.counts["upstream.connections"]
+    for number, (old, new) in enumerate([(1, 1), (1, 999), (999, 1)], 1):
+        for one in (origin, mirror):
+            one.requests.clear()
+        await running.house.apply(Settings.model_validate(_relaying(weighted(old, new))), number)
+        await fetched(running, 20)
+        assert origin.requests_of("/f") == pytest.approx(20 * old / (old + new), abs=1)
+    assert running.counts["upstream.connections"] == opened
+    gate.open()
+    assert (await slow).sha256 == FILE.sha256()

@@ -134,14 +134,14 @@ class MakeUpstream(Protocol):
 
 @pytest.fixture
 async def upstream(counts: Watched, _tidy: None) -> AsyncIterator[MakeUpstream]:
-    """``upstream(origin, mirror, retry={…})``: these servers asked as one, named ``files``."""
+    """``upstream(origin, mirror, retry={…})``: these servers asked as one, in turns, named ``files``."""
     opened: list[Upstream] = []
 
     def make(*servers: Origin | str, clock: Clock | None = None, random: float = 0.0, **options: Any) -> Upstream:
         urls = [server if isinstance(server, str) else server.url for server in servers]
         made = Upstream(
             "files",
-            schema.Upstream.model_validate({"servers": urls, **options}),
+            schema.Upstream.model_validate({"servers": urls, "balance": "round_robin", **options}),
             profile="optimized",
             limits=schema.Limits(),
             counters=counts,

@@ -74,9 +74,9 @@ def test_it_is_asked_nothing_for_the_timeout(timeout: float) -> None:
     one = opened(timeout=timeout)
     assert not one.asks(timeout * 0.999)
     assert one.asks(timeout * 1.001)
-    assert one.state == "open"  # nobody has asked it yet
+    states = [str(one.state)]
     one.begin(timeout * 1.001)
-    assert one.state == "half_open"
+    assert [*states, one.state] == ["open", "half_open"]  # not before somebody asks it
 
 
 @pytest.mark.option("upstreams.circuit_breaker.half_open_max_calls")
@@ -106,9 +106,11 @@ def test_the_last_one_lets_a_few_through_all_the_time() -> None:
     calls = [one.begin(1.0) for _ in range(2) if one.spare]
     assert (len(calls), one.spare) == (2, False)
     one.end(calls[0], False, 2.0)
-    assert (one.state, one.spare) == ("open", True)
+    assert one.spare
+    states = [str(one.state)]
     one.end(calls[1], True, 2.0)
-    assert one.state == "half_open"
+    states.append(one.state)
+    assert states == ["open", "half_open"]
 
 
 def test_what_began_before_it_opened_tells_nothing_of_now() -> None:
@@ -150,6 +152,17 @@ def test_one_that_keeps_breaking_down_is_probed_less_often() -> None:
     for _ in range(5):
         answer(one, good=False, now=11.0)  # it was well for longer than `timeout`
     assert one.probe_in(11.0) == 1.0
+
+
+@pytest.mark.option("upstreams.slow_start")
+def test_one_that_was_taken_back_starts_slowly() -> None:
+    one = breaker()
+    assert one.ramp(0.0, 10.0) == 1.0  # it never was away
+    for good in (False,) * 5 + (True,) * 3:
+        one.probed(good, 100.0)
+    assert one.state == "closed"
+    assert [one.ramp(100.0 + second, 10.0) for second in (0, 1, 5, 10, 50)] == [0.1, 0.1, 0.5, 1.0, 1.0]
+    assert one.ramp(100.0, 0.0) == 1.0
 
 
 def test_off_never_opens() -> None:

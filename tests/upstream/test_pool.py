@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from fileproxy.clock import ManualClock
-from fileproxy.errors import ClientGone, ConnectRefused, FirstByteTimeout, Shed, UpstreamReset
+from fileproxy.errors import ClientGone, ConnectRefused, FirstByteTimeout, Shed, Truncated, UpstreamReset
 from fileproxy.model import Answer, Want
+from fileproxy.settings import schema
 from fileproxy.upstream.pool import Upstream
 from tests.house import Watched, settled
-from tests.origin import MIB, Content, Origin, Reply, fin, reset, stall
+from tests.origin import MIB, Content, Gate, Origin, Reply, fin, reset, stall
 from tests.upstream.conftest import MakeUpstream, Upload, read, want
 
 OK, BUSY = Reply(b"ok"), Reply(b"busy", status=503)
@@ -217,6 +219,122 @@ async def test_the_clients_failure_is_no_mirrors(
     assert not any(name == "mirror.failures" for name, _ in counts.totals)
 
 
+# --- what is known of a mirror ---------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_in_flight_until_its_body_is_over(origin: Origin, upstream: MakeUpstream) -> None:
+    origin.serve("/f", Content(1, 10 * MIB))
+    one = upstream(origin)
+
+    def in_flight() -> int:
+        count: int = one.describe()["mirrors"][0]["in_flight"]
+        return count
+
+    answers = [await one.fetch(want()) for _ in range(3)]
+    assert in_flight() == 3
+    await read(answers[0])
+    assert in_flight() == 2
+    for answer in answers:
+        await answer.body.aclose()
+    await (await one.fetch(want(method="HEAD"))).body.aclose()
+    assert in_flight() == 0
+
+
+async def test_a_failed_or_cancelled_try_is_not(origin: Origin, upstream: MakeUpstream) -> None:
+    origin.script("/f", Reply(breaks=reset()), Reply(breaks=stall()))
+    one = upstream(origin, retry={"attempts": 1})
+    with pytest.raises(UpstreamReset):
+        await one.fetch(want())
+    asking = asyncio.create_task(one.fetch(want()))
+    await origin.wait_for(lambda: origin.requests_of("/f") == 2)
+    asking.cancel()
+    await asyncio.wait([asking])
+    said = one.describe()["mirrors"][0]
+    assert (said["in_flight"], said["response_s"] > 0.9) == (0, True)
+
+
+async def test_a_body_that_breaks_counts_against_its_mirror(
+    origin: Origin, upstream: MakeUpstream, counts: Watched
+) -> None:
+    origin.script("/f", Reply(Content(1, MIB), breaks=fin(at=100_000)))
+    one = upstream(origin, circuit_breaker={"failure_threshold": 1})
+    with pytest.raises(Truncated):
+        await read(await one.fetch(want()))
+    assert counts.of("mirror.breaks", f"files/{origin.authority}") == 1
+    assert (one.describe()["mirrors"][0]["state"], one.describe()["mirrors"][0]["in_flight"]) == ("open", 0)
+
+
+@pytest.mark.option("upstreams.load_header")
+async def test_a_mirror_that_says_it_is_busy_is_spared(origin: Origin, mirror: Origin, upstream: MakeUpstream) -> None:
+    origin.script("/f", Reply(b"ok", headers=(("Busy", "0.9"),)))
+    mirror.script("/f", Reply(b"ok", headers=(("Busy", "0%"),)))
+    one = upstream(origin, mirror, balance="resource_based", load_header="busy")
+    for _ in range(60):
+        await read(await one.fetch(want()))
+    assert 0 < origin.requests_of("/f") < mirror.requests_of("/f") / 5
+    deaf = upstream(origin, mirror, balance="resource_based", load_header="other")
+    for _ in range(60):
+        await read(await deaf.fetch(want()))
+    assert mirror.requests_of("/f") < 60 * 2 - 20
+
+
+async def test_the_mirror_that_answers_sooner_is_asked(origin: Origin, mirror: Origin, upstream: MakeUpstream) -> None:
+    origin.script("/f", Reply(b"ok", before_head=0.1))
+    mirror.script("/f", OK)
+    one = upstream(origin, mirror, balance="fastest_response")
+    for _ in range(20):
+        await read(await one.fetch(want()))
+    assert (origin.requests_of("/f"), mirror.requests_of("/f")) == (1, 19)
+
+
+# --- other settings ---------------------------------------------------------------------------------------------------
+
+
+async def test_weights_and_what_else_acts_on_the_mirrors_as_they_are(
+    origin: Origin, mirror: Origin, upstream: MakeUpstream, counts: Watched
+) -> None:
+    for one in (origin, mirror):
+        one.script("/f", OK)
+    shared = upstream(origin, mirror, balance="weighted_round_robin")
+
+    def with_weights(*weights: int, **options: object) -> schema.Upstream:
+        servers = [{"url": one.url, "weight": weight} for one, weight in zip((origin, mirror), weights, strict=True)]
+        return schema.Upstream.model_validate({"servers": servers, "balance": "weighted_round_robin", **options})
+
+    for weights, shares in (((1, 1), (5, 5)), ((1, 9), (1, 9)), ((9, 1), (9, 1))):
+        for one in (origin, mirror):
+            one.requests.clear()
+        settings = with_weights(*weights)
+        assert shared.takes(settings)
+        shared.apply(settings)
+        for _ in range(10):
+            await read(await shared.fetch(want()))
+        assert (origin.requests_of("/f"), mirror.requests_of("/f")) == shares
+    assert counts["upstream.connections"] == 2
+    shared.apply(with_weights(1, 1, retry={"attempts": 1}))
+    origin.script("/g", BUSY)
+    mirror.script("/g", BUSY)
+    assert (await shared.fetch(want("/g"))).tries == 1
+    assert not shared.takes(with_weights(1, 1, timeouts={"idle": "1s"}))
+    assert not shared.takes(schema.Upstream.model_validate({"servers": [origin.url]}))
+
+
+async def test_a_breaker_that_is_turned_off_lets_all_go(
+    origin: Origin, upstream: MakeUpstream, counts: Watched
+) -> None:
+    origin.script("/f", BUSY, Reply(b"ok", before_head=Gate()), OK)
+    options: dict[str, Any] = {"retry": {"attempts": 1}, "balance": "round_robin"}
+    one = upstream(origin, circuit_breaker={"failure_threshold": 1, "half_open_max_calls": 1}, **options)
+    await read(await one.fetch(want()))
+    first, second = (asyncio.create_task(one.fetch(want())) for _ in range(2))
+    await counts.wait_for(lambda: counts.of("upstream.queued", "files") == 1)
+    one.apply(schema.Upstream.model_validate({"servers": [origin.url], "circuit_breaker": "off", **options}))
+    assert await read(await second) == b"ok"
+    assert counts.of("mirror.shut_off", f"files/{origin.authority}") == 0
+    first.cancel()
+    await asyncio.wait([first])
+
+
 # --- mirrors ---------------------------------------------------------------------------------------------------------
 
 
@@ -329,9 +447,8 @@ async def test_who_is_cancelled_in_a_pause_leaves_nothing(
 async def test_it_says_what_it_is(origin: Origin, upstream: MakeUpstream) -> None:
     said = upstream(origin, timeouts={"connect": "3s", "idle": "4s"}).describe()
     assert said["timeouts"] == {"connect": 3.0, "first_byte": 30.0, "stall": 10.0, "idle": 4.0}
-    assert said["mirrors"] == [
-        {"url": origin.url, "weight": 1, "label": f"files/{origin.authority}", "state": "closed"}
-    ]
+    fresh = {"state": "closed", "in_flight": 0, "response_s": None, "load": None}
+    assert said["mirrors"] == [{"url": origin.url, "weight": 1, "label": f"files/{origin.authority}", **fresh}]
     assert said["pool"]["limit"] == 200
 
 

@@ -1,0 +1,67 @@
+"""How quickly a mirror answers, and what it says of its load."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fileproxy.upstream.gauge import DECAY_S, FAILED_S, REPORT_S, Gauge, load_of
+
+seconds = st.floats(0.001, 100.0)
+
+
+def test_before_the_first_answer_nothing_is_known() -> None:
+    assert Gauge().response_s(0.0) is None
+
+
+@given(st.lists(st.tuples(seconds, st.floats(0.0, 60.0)), min_size=1, max_size=20))
+def test_a_slow_answer_counts_at_once_and_nothing_is_slower_than_the_slowest(
+    answers: list[tuple[float, float]],
+) -> None:
+    gauge, now = Gauge(), 0.0
+    for took, later in answers:
+        now += later
+        gauge.observe(took, good=True, now=now)
+        average = gauge.response_s(now)
+        assert average is not None
+        assert took - 1e-9 <= average <= max(one for one, _ in answers) + 1e-9
+
+
+def test_a_quick_answer_counts_by_the_time_since_the_last() -> None:
+    gauge = Gauge()
+    gauge.observe(2.0, good=True, now=0.0)
+    gauge.observe(1.0, good=True, now=DECAY_S)
+    assert gauge.response_s(DECAY_S) == pytest.approx(1.0 + 1.0 / math.e)
+
+
+def test_unasked_the_memory_fades() -> None:
+    gauge = Gauge()
+    gauge.observe(1.0, good=True, now=0.0)
+    assert gauge.response_s(DECAY_S) == pytest.approx(1.0 / math.e)
+
+
+def test_a_quick_refusal_is_not_fast() -> None:
+    gauge = Gauge()
+    gauge.observe(0.001, good=False, now=0.0)
+    assert gauge.response_s(0.0) == FAILED_S
+
+
+@pytest.mark.parametrize(
+    ("text", "load"),
+    [("0.9", 0.9), ("90%", 0.9), (" 0 ", 0.0), ("1", 1.0), (".5", 0.5), ("250 %", 1.0), ("2.5", 1.0)]
+    + [(text, None) for text in ("", "-1", "high", "nan", "inf", "1e3", "0,9", "0.5 0.6", "9" * 5000)],
+)
+def test_what_a_load_looks_like(text: str, load: float | None) -> None:
+    assert load_of(text) == load
+
+
+def test_a_report_holds_for_a_while() -> None:
+    gauge = Gauge()
+    gauge.report("0.9", 0.0)
+    gauge.report(None, 1.0)
+    gauge.report("nonsense", 1.0)
+    assert gauge.load(REPORT_S - 0.1) == 0.9
+    assert gauge.load(REPORT_S) is None
