@@ -11,6 +11,7 @@ The rooms, in the order of a download's trip::
 * ``guard/``      may this ask be served: methods, limits, loops
 * ``upstream/``   fetching: choose a mirror, try, judge, again. The only room that imports aiohttp's client
 * ``observe/``    counters, reports, logs; other rooms never import it, ``app.py`` hands counters in
+* ``client/``     the same engine without a server: ``fileproxy get``, ``fileproxy.download``, ``fileproxy.Client``
 * ``cli/``        the ``fileproxy`` command
 
 Base files, for anyone: ``model.py`` (frozen values and Protocols that cross borders), ``errors.py`` (whose fault, try
@@ -20,4 +21,43 @@ again or not, which status), ``clock.py`` (time as a value), ``tasks.py`` (the o
 Rooms meet only in ``server/download.py`` and ``app.py``; import-linter checks it. The laws are in ``ARCHITECTURE.md``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fileproxy.client import (
+        ChecksumMismatch,
+        Client,
+        DownloadError,
+        DownloadFailed,
+        PartFileError,
+        Progress,
+        Result,
+        Statistics,
+        download,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ChecksumMismatch",
+    "Client",
+    "DownloadError",
+    "DownloadFailed",
+    "PartFileError",
+    "Progress",
+    "Result",
+    "Statistics",
+    "__version__",
+    "download",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The download client's names, imported when the first of them is used: ``import fileproxy`` stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module("fileproxy.client"), name)

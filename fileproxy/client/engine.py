@@ -1,0 +1,287 @@
+"""Which segment is asked where, until every byte is here.
+
+One loop decides: it keeps as many flights as ``growth.py`` says, each with the next missing segment from the mirror
+that gives a connection the most; when nothing is left to ask for, free connections help those that are late. What a
+flight leaves undone, for whatever reason, is missing again by itself: missing is what is neither here nor on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from fileproxy.client.contact import Opened, is_push_back, reasons
+from fileproxy.client.failures import DownloadFailed
+from fileproxy.client.flight import Door, Flight, pour
+from fileproxy.client.growth import Growth
+from fileproxy.client.mirrors import Mirror, best
+from fileproxy.client.partfile import PartFile
+from fileproxy.client.plan import Spans, hedge_budget, late, next_segment, unasked
+from fileproxy.client.rate import RateLimit
+from fileproxy.client.tally import Tally
+from fileproxy.client.values import Options
+from fileproxy.clock import Clock
+from fileproxy.errors import ConnectRefused, FileProxyError, Shed, UpstreamError, UpstreamReset
+from fileproxy.tasks import Tasks
+
+TICK_S = 0.1
+SAVE_EVERY_S = 2.0
+LAG_S = 1.0  # when we run this late ourselves, nobody's silence is judged
+SLACK_S = 0.05  # a usual first byte before one was measured
+
+
+class Engine:
+    """The missing bytes of one file, whose parts may be joined.
+
+    Args:
+        report: called several times a second while it runs.
+    """
+
+    def __init__(
+        self,
+        mirrors: Sequence[Mirror],
+        part: PartFile,
+        door: Door,
+        *,
+        options: Options,
+        limit: RateLimit | None,
+        clock: Clock,
+        tally: Tally,
+        report: Callable[[], None],
+    ) -> None:
+        self.size = door.meta.size
+        self._mirrors = mirrors
+        self._part = part
+        self._door = door
+        self._options = options
+        self._limit = limit
+        self._clock = clock
+        self._tally = tally
+        self._report = report
+        self._done: Spans = part.done
+        self._flights: list[Flight] = []
+        self._tasks = Tasks(self._unexpected)
+        self._news = asyncio.Event()
+        self._growth = Growth(options.connections, clock.now())
+        self._fatal: BaseException | None = None
+        self._first_byte_s: list[float] = []
+        self._hedge_left = hedge_budget(self.size)
+        self._last_byte = self._saved = self._ticked = clock.now()
+        self._came = 0
+        self._saving: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many flights are on their way."""
+        return len(self._flights)
+
+    async def run(self, opened: Opened | None) -> None:
+        """Fetch what is missing; ``opened`` is the answer at hand. The part file then holds every byte.
+
+        Raises:
+            DownloadFailed: nothing came for ``timeout_s``, or no mirror has the file (any more).
+            OSError: the part file cannot be written.
+        """
+        try:
+            if opened is not None:
+                self._begin(opened)
+            while self._done.total < self.size:
+                self._check()
+                self._fill()
+                await self._wait()
+                self._watch()
+                self._report()
+            self._check()
+            await self._tasks.close()
+            await asyncio.to_thread(self._part.save, tuple(self._done))
+        except BaseException:
+            await self._tasks.close()
+            self._part.save(tuple(self._done))
+            raise
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, opened: Opened) -> None:
+        end = self.size if opened.end is None else opened.end
+        missing = [max(first, opened.offset) for first, gap in self._done.gaps(self.size) if gap > opened.offset]
+        first = missing[0] if missing else end
+        if first < end:
+            self._start(Flight(opened.mirror, first, end, first, self._clock.now()), opened)
+
+    def _fill(self) -> None:
+        now = self._clock.now()
+        while len(self._flights) < self._growth.target:
+            free = unasked(self._done, self.size, ((flight.at, flight.end) for flight in self._flights))
+            flight = self._next(free, now) if free else self._help(now)
+            if flight is None:
+                return
+            self._start(flight)
+
+    def _next(self, free: list[tuple[int, int]], now: float) -> Flight | None:
+        mirror = best(self._mirrors, now)
+        if mirror is None:
+            return None
+        if mirror.rangeless:
+            return Flight(mirror, free[0][0], free[0][1], free[0][0], now)
+        segment = next_segment(free, self._growth.target, mirror.rate)
+        assert segment is not None
+        return Flight(mirror, segment[0], segment[1], segment[0], now)
+
+    def _help(self, now: float) -> Flight | None:
+        """A free connection for what holds up the end."""
+        rates = [rate for flight in self._flights if (rate := flight.rate(now)) is not None]
+        known = [mirror.rate for mirror in self._mirrors if mirror.rate is not None and mirror.hopeless is None]
+        if not (rates or known):
+            return None
+        found = late(
+            [flight.rest(now) for flight in self._flights],
+            round_trip_s=self._round_trip_s,
+            rate=max(known) if known else median(rates),
+            hedge_budget=self._hedge_left,
+        )
+        if found is None:
+            return None
+        behind = self._flights[found.index]
+        mirror = best([one for one in self._mirrors if not one.rangeless], now, rather_not=behind.mirror)
+        if mirror is None:
+            return None
+        flight = Flight(mirror, found.first, found.end, found.first, now, shared=found.hedge)
+        if found.hedge:
+            self._tally.hedges += 1
+            behind.shared, behind.twin, flight.twin = True, flight, behind
+        else:
+            self._tally.splits += 1
+            behind.end = found.first
+        return flight
+
+    def _check(self) -> None:
+        """Raise what ends the download."""
+        if self._fatal is not None:
+            raise self._fatal
+        if self._flights or self._done.total >= self.size:
+            return
+        if all(mirror.hopeless is not None for mirror in self._mirrors):
+            raise DownloadFailed(reasons(self._mirrors))
+
+    async def _wait(self) -> None:
+        """Until something happened, but not long."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(TICK_S):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _watch(self) -> None:
+        """What time alone decides: growth, silence, giving up, the journal."""
+        now = self._clock.now()
+        lag_s, self._ticked = now - self._ticked - TICK_S, now
+        self._growth.look(now, self._came, self._round_trip_s)
+        self._compare(now)
+        if self._saving is None and now - self._saved >= SAVE_EVERY_S:
+            self._saving = self._tasks.start(self._save(), "get-journal")
+        if lag_s > LAG_S:
+            return
+        held_back = any(flight.heard is not None and flight.listening_since is None for flight in self._flights)
+        if held_back:
+            self._last_byte = now
+        for flight in self._flights:
+            if flight.silent_s(now) > self._options.stall_s and not flight.stalled and flight.task is not None:
+                flight.stalled = True
+                self._tally.stalls += 1
+                flight.task.cancel()
+        if now - self._last_byte > self._options.timeout_s:
+            raise DownloadFailed(
+                f"no new byte came for {self._options.timeout_s:g} s, {self.size - self._done.total:,} are missing "
+                f"({reasons(self._mirrors)}); what is here was kept"
+            )
+
+    def _compare(self, now: float) -> None:
+        """A mirror that turns slow, or silent, is known for it before its segments end."""
+        for mirror in self._mirrors:
+            young_s = max(0.5, 3 * self._round_trip_s)
+            old = [one for one in self._flights if one.mirror is mirror and now - one.began > young_s]
+            if old:
+                rate = max((one.at - one.first) / (now - one.began) for one in old)
+                if mirror.rate is None or rate < mirror.rate:
+                    mirror.measured(max(1.0, rate))
+
+    @property
+    def _round_trip_s(self) -> float:
+        """From asking to the first byte, as it usually is."""
+        return median(self._first_byte_s[-32:]) if self._first_byte_s else SLACK_S
+
+    # --- doing -------------------------------------------------------------------------------------------------------
+
+    def _start(self, flight: Flight, opened: Opened | None = None) -> None:
+        self._flights.append(flight)
+        flight.mirror.active += 1
+        self._tally.segments += 1
+        flight.task = self._tasks.start(self._fly(flight, opened), f"get-{flight.first}-{flight.end}")
+        # A task that is cancelled before its first step never gets to its own end.
+        flight.task.add_done_callback(lambda _: self._ended(flight))
+
+    async def _fly(self, flight: Flight, opened: Opened | None) -> None:
+        mirror = flight.mirror
+        try:
+            if opened is None:
+                flight.listening_since = self._clock.now()
+                joined = await self._door.ask(flight)
+            else:
+                joined = self._door.opened(opened, flight)
+            hold = None if self._limit is None else self._limit.charge
+            await pour(flight, joined, clock=self._clock, land=self._land, hold=hold)
+            if flight.twin is not None and flight.twin.task is not None:
+                flight.twin.task.cancel()  # the other one's bytes are all here now
+        except (UpstreamError, Shed) as error:
+            self._failed(flight, error)
+        except asyncio.CancelledError:
+            if flight.stalled:
+                address = mirror.source.place.address
+                self._failed(flight, UpstreamReset(f"{address}: nothing came for {self._options.stall_s:g} s"))
+            raise
+
+    def _land(self, flight: Flight, data: bytes) -> None:
+        """Bytes that belong at ``flight.at`` are here."""
+        now = self._clock.now()
+        if flight.at == flight.first:
+            self._first_byte_s.append(now - flight.began)
+        self._part.write(data, flight.at)
+        new = self._done.add(flight.at, flight.at + len(data))
+        flight.at += len(data)
+        flight.mirror.delivered(len(data))
+        self._came += new
+        self._tally.wasted += len(data) - new
+        self._hedge_left = max(0, self._hedge_left - (len(data) - new))
+        if new:
+            self._last_byte = now
+
+    def _failed(self, flight: Flight, error: FileProxyError) -> None:
+        flight.mirror.failed(error, after_bytes=flight.at > flight.first)
+        if flight.at > flight.first:
+            return
+        if is_push_back(error) or isinstance(error, ConnectRefused | UpstreamReset | Shed):
+            working = sum(one.at > one.first for one in self._flights)
+            if working:
+                self._growth.pushed_back(working)
+
+    def _ended(self, flight: Flight) -> None:
+        if flight in self._flights:
+            self._flights.remove(flight)
+            flight.mirror.active -= 1
+            if (rate := flight.rate(self._clock.now())) is not None:
+                flight.mirror.measured(rate)
+            if flight.twin is not None:
+                flight.twin.twin, flight.twin.shared = None, False
+        self._news.set()
+
+    async def _save(self) -> None:
+        try:
+            await asyncio.to_thread(self._part.save, tuple(self._done))
+        finally:
+            self._saved, self._saving = self._clock.now(), None
+
+    def _unexpected(self, _name: str, error: BaseException) -> None:
+        self._fatal = self._fatal or error
+        self._news.set()

@@ -1,0 +1,256 @@
+"""One URL of the file: where its redirects lead, when it may be asked again, what it gave."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+from fileproxy import __version__
+from fileproxy.client.failures import Declined
+from fileproxy.client.values import Options
+from fileproxy.clock import Clock
+from fileproxy.errors import FileProxyError, RedirectRefused
+from fileproxy.model import Answer, Counters, Headers, Meta, Target, Want, header, without
+from fileproxy.settings.schema import Limits, Retry
+from fileproxy.settings.schema import Upstream as UpstreamSettings
+from fileproxy.upstream import Upstream
+from fileproxy.upstream.redirects import STATUSES, Place, follow, place_of
+from fileproxy.upstream.retry import Failure, rest
+
+HOPS = 10
+MOST_CHANGED = 6  # answers in a row of another version until we believe that the file is another one
+MOST_IGNORED = 2  # whole files in a row to requests for a part until we believe that there are no ranges
+LONGEST_PAUSE_S = 2.0  # between tries, so that a mirror which returns is used at once
+_EXPIRED = frozenset({401, 403, 404, 410})  # a redirect's target that was a signed link: ask the source again
+# Bytes are wanted as they are: a coding would make other bytes of them.
+BASE: Headers = (
+    ("User-Agent", f"fileproxy/{__version__}"),
+    ("Accept", "*/*"),
+    ("Accept-Encoding", "identity"),
+)
+_URI = "%!#$&'()*+,/:;=?@[]~"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One place to ask: the source itself, or where a redirect of it led. ``own``: it gets the user's headers."""
+
+    place: Place
+    path_query: str
+    own: bool
+
+
+def source_of(url: str) -> Step:
+    """Where a URL that somebody typed leads. ValueError says what is wrong with it."""
+    text = quote(url.strip(), safe=_URI)
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{url!r} must start with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError("a URL must not carry a password; send a header instead (-H 'Authorization: …')")
+    try:
+        place = place_of(text)
+    except ValueError:
+        raise ValueError(f"{url!r} names no server") from None
+    return Step(place, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), own=True)
+
+
+class Servers:
+    """An ``Upstream`` for each server that is asked, made when it is needed. One try each: trying again is ours."""
+
+    def __init__(self, options: Options, counters: Counters, clock: Clock, connections: int) -> None:
+        self._options = options
+        self._counters = counters
+        self._clock = clock
+        self._connections = connections
+        self._open: dict[Place, Upstream] = {}
+
+    def at(self, place: Place) -> Upstream:
+        if place not in self._open:
+            self._open[place] = self._make(place)
+        return self._open[place]
+
+    def _make(self, place: Place) -> Upstream:
+        options = self._options
+        # What a connection may hold unread must not be worth many seconds of the limit.
+        buffer = 128 * 1024 if options.limit_rate is None else max(8192, min(128 * 1024, options.limit_rate // 4))
+        settings = UpstreamSettings.model_validate(
+            {
+                "servers": [str(place)],
+                "retry": {"attempts": 1},
+                "timeouts": {
+                    "connect": min(15.0, options.timeout_s),
+                    "first_byte": min(30.0, options.timeout_s),
+                    "idle": min(60.0, options.timeout_s),
+                },
+                "pool": {"limit": self._connections, "per_host": self._connections, "buffer": buffer},
+                "tls": {"ca": options.ca, "verify": options.verify},
+            }
+        )
+        return Upstream(
+            "get", settings, profile="optimized", limits=Limits(), counters=self._counters, clock=self._clock
+        )
+
+    async def close(self) -> None:
+        for upstream in self._open.values():
+            await upstream.close()
+
+
+class Mirror:
+    """One URL of the file.
+
+    Attributes:
+        meta: the version it was seen to hold, when that has been accepted as ours.
+        rangeless: it sends the whole file whatever is asked.
+        hopeless: why it is not asked any more, or None.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        servers: Servers,
+        headers: Headers,
+        *,
+        clock: Clock,
+        cap_s: float,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.url = url
+        self.source = source_of(url)
+        self.meta: Meta | None = None
+        self.rangeless = False
+        self.hopeless: str | None = None
+        self.last_error: str | None = None
+        self.active = 0
+        self.rate: float | None = None  # bytes a second of one connection, a moving average
+        self.tries = self.failures = self.bytes = self.redirects = 0
+        self._servers = servers
+        given = frozenset(name.lower() for name, _ in headers)
+        self._headers = (*without(BASE, given), *headers)
+        self._clock = clock
+        self._random = random
+        self._retry = Retry(cap=cap_s)
+        self._goal: Step | None = None  # where the redirects led last time
+        self._rounds = 0
+        self._rested_at = 0.0
+        self._changed = 0
+        self._ignored = 0
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def fetch(self, conditions: Headers) -> Answer:
+        """One GET, redirects followed. Raises UpstreamError; any final status is returned."""
+        self.tries += 1
+        goal = self._goal
+        if goal is not None:
+            answer = await self._ask(goal, conditions)
+            if answer.status not in _EXPIRED:
+                return await self._follow(goal, answer, conditions)
+            await answer.body.aclose()
+            self._goal = None
+        return await self._follow(self.source, await self._ask(self.source, conditions), conditions)
+
+    async def _ask(self, step: Step, conditions: Headers) -> Answer:
+        headers = (*(self._headers if step.own else BASE), *conditions)
+        path, mark, query = step.path_query.partition("?")
+        return await self._servers.at(step.place).fetch(Want("GET", Target(path, query if mark else None), headers))
+
+    async def _follow(self, step: Step, answer: Answer, conditions: Headers) -> Answer:
+        """Like ``curl -L``: to any http(s) server, never from https to http, without the user's headers elsewhere."""
+        for hops_left in range(HOPS, -1, -1):
+            location = header(answer.headers, "Location")
+            if answer.status not in STATUSES or location is None:
+                if step is not self.source and answer.status in (200, 206):
+                    self._goal = step
+                return answer
+            await answer.body.aclose()
+            step = self._onward(step, location, hops_left)
+            self.redirects += 1
+            answer = await self._ask(step, conditions)
+        raise RedirectRefused(f"{step.place.address} sent one redirect too many")
+
+    def _onward(self, step: Step, location: str, hops_left: int) -> Step:
+        try:
+            host = urlsplit(urljoin(f"{step.place}{step.path_query}", location)).hostname or ""
+        except ValueError:
+            host = ""
+        goal = follow(
+            location,
+            place=step.place,
+            path_query=step.path_query,
+            own=[self.source.place],
+            hosts=[host],
+            hops_left=hops_left,
+        )
+        return Step(goal.place, goal.path_query, goal.own)
+
+    # --- how it does -------------------------------------------------------------------------------------------------
+
+    def usable(self, now: float) -> bool:
+        return self.hopeless is None and now >= self._rested_at and not (self.rangeless and self.active)
+
+    def rests_until(self) -> float:
+        return self._rested_at
+
+    def delivered(self, amount: int) -> None:
+        """Bytes came: whatever failed before is forgotten."""
+        self.bytes += amount
+        self._rounds = self._changed = 0
+
+    def measured(self, rate: float) -> None:
+        """What one connection brought, in bytes a second."""
+        self.rate = rate if self.rate is None else 0.7 * self.rate + 0.3 * rate
+
+    def kept_range(self) -> None:
+        self._ignored = 0
+
+    def ignored_range(self) -> None:
+        self._ignored += 1
+        if self._ignored >= MOST_IGNORED:
+            self.rangeless = True
+
+    def failed(self, error: FileProxyError, *, after_bytes: bool) -> None:
+        """A try ended so. Decides when, and whether, it is asked again."""
+        self.failures += 1
+        self.last_error = error.detail
+        if after_bytes and error.retryable:
+            return  # it works; the next missing byte is asked for at once
+        now = self._clock.now()
+        if now >= self._rested_at:  # several connections that fail together count once
+            self._rounds += 1
+        declined = error if isinstance(error, Declined) else None
+        if declined is not None and declined.changed:
+            self._changed += 1
+        failure = Failure(
+            error=None if declined is not None else error,
+            status=0 if declined is None else declined.answer_status,
+            retry_after_s=error.retry_after_s,
+        )
+        pause_s = rest(failure, self._rounds, self._retry)
+        if pause_s is None or not error.retryable or self._changed >= MOST_CHANGED:
+            self.hopeless = error.detail
+            return
+        jitter_s = self._random() * min(LONGEST_PAUSE_S, self._retry.base * 2.0 ** min(self._rounds - 1, 16))
+        self._rested_at = max(self._rested_at, now + pause_s + jitter_s)
+
+    def give_up(self, reason: str) -> None:
+        self.hopeless = reason
+
+
+def best(mirrors: Iterable[Mirror], now: float, *, rather_not: Mirror | None = None) -> Mirror | None:
+    """Whom to ask next: who gives a new connection the most, as far as is known; None when all rest.
+
+    A mirror that nobody measured counts as good as the best known one.
+    """
+    usable = [mirror for mirror in mirrors if mirror.usable(now)]
+    if not usable:
+        return None
+    fastest = max((mirror.rate for mirror in usable if mirror.rate is not None), default=1.0)
+
+    def cost(mirror: Mirror) -> tuple[bool, float]:
+        rate = fastest if mirror.rate is None else max(mirror.rate, 1.0)
+        return mirror is rather_not, (mirror.active + 1) / rate
+
+    return min(usable, key=cost)
