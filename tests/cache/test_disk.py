@@ -203,6 +203,7 @@ async def test_a_damaged_small_object_is_repaired(tmp_path: Path) -> None:
         assert await kit.tier.read(SMALL, 0, 1) is None
         assert kit.counters["cache.damaged"] == 1
         assert await kit.tier.held(SMALL) == frozenset()
+        assert await kit.tier.find(SMALL.key) == SMALL  # so that the owner of the key knows what to repair
         await fill(kit.tier, SMALL)
         flip(record_path(tmp_path, SMALL), 60)  # in its record
         assert await kit.tier.find(SMALL.key) is None
