@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from fileproxy.client import Client, Result
+from fileproxy.client.api import run
 from fileproxy.client.partfile import journal_of, part_of
 from tests.origin import Content, Origin
 
@@ -28,8 +29,18 @@ def left_overs(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.iterdir() if path != out)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _libuv() -> None:
+    """The first uvloop of a process opens a pipe for signals that libuv never closes."""
+
+    async def nothing() -> None:
+        return None
+
+    run(nothing())
+
+
 @pytest.fixture(autouse=True)
-def _tidy(tidy: None) -> None:
+def _tidy(_libuv: None, tidy: None) -> None:
     return None
 
 

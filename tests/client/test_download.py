@@ -140,14 +140,13 @@ async def test_a_refused_connection_is_tried_again(origin: Origin, get: Get) -> 
     origin.serve("/f", SMALL)
     await origin.refuse()
 
-    def back(progress: Progress) -> None:
-        asyncio.get_running_loop().call_soon(lambda: tasks.append(asyncio.create_task(origin.listen())))
-
-    tasks: list[asyncio.Task[None]] = []
-    asyncio.get_running_loop().call_later(0.3, back, None)
     client = Client()
-    await get(origin, content=SMALL, client=client)
-    assert client.statistics().mirrors[f"{origin.url}/f"].failures >= 1
+    running = asyncio.create_task(get(origin, content=SMALL, client=client))
+    async with asyncio.timeout(10):
+        while client.statistics().failures < 2:
+            await asyncio.sleep(0)
+    await origin.listen()
+    await running
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

@@ -149,8 +149,17 @@ def test_the_journal_waits_for_the_data(out: Path, monkeypatch: pytest.MonkeyPat
     """Data is flushed before the journal that names it takes the old one's place."""
     order: list[str] = []
     flush, replace = os.fdatasync, Path.replace
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (order.append("data"), flush(descriptor))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("journal"), replace(self, to))[1])
+
+    def flushing(descriptor: int) -> None:
+        order.append("data")
+        flush(descriptor)
+
+    def replacing(self: Path, to: Path) -> Path:
+        order.append("journal")
+        return replace(self, to)
+
+    monkeypatch.setattr(os, "fdatasync", flushing)
+    monkeypatch.setattr(Path, "replace", replacing)
     begun(out, (0, 10))
     assert order == ["data", "journal"] * 2
 
