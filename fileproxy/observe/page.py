@@ -101,8 +101,9 @@ class Page:
         cells[H_LIVES] += 1
         cells[H_SIZE] = layout.cells
         cells[H_HASH] = layout.hash
-        cells[H_MAGIC] = MAGIC
-        return cls(cells, layout, clock, problem, memory)
+        page = cls(cells, layout, clock, problem, memory)  # begins the rows of labels
+        cells[H_MAGIC] = MAGIC  # last: from now on readers believe it
+        return page
 
     def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
         if amount < 0 and name not in self._gauges:
