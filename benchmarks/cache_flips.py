@@ -82,8 +82,13 @@ def shared(store: StoreProcess, files: int) -> Figures:
     settings = {"cache": {"block": BLOCK, "memory": 0, "disk": "off"}, "redis": {"url": store.url, "timeout": 2}}
     with lab(settings) as (service, origin), Redis.from_url(store.url) as redis:
         until(lambda: service.json("/health")["parts"]["shared_store"]["state"] == "ok", "the store")
+
+        def keys_of_all() -> list[bytes] | None:
+            keys: list[bytes] = sorted(redis.scan_iter(f"{OBJECT}*"))
+            return keys if len(keys) == files else None
+
         wrong = read_all(service, paths)
-        keys = sorted(redis.scan_iter(f"{OBJECT}*"))
+        keys = until(keys_of_all, "all files in the store")
         for key in keys:
             value = redis.get(key)
             assert isinstance(value, bytes)
@@ -92,6 +97,7 @@ def shared(store: StoreProcess, files: int) -> Figures:
         before = counters(service)["cache.redis_damaged"]
         wrong += read_all(service, paths)
         damaged = counters(service)["cache.redis_damaged"] - before
+        until(keys_of_all, "all files in the store again")
         sent = origin.sent()
         wrong += read_all(service, paths)
         again = origin.sent() - sent

@@ -142,7 +142,11 @@ class Store:
     def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
         """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile."""
         kept: Kept = "memory" if self.memory.write_now(meta, index, data) else ""
-        self._newest = (meta.rid, data) if disk and self.shared is not None and meta.blocks == 1 else None
+        self._newest = None
+        if disk and self.shared is not None and meta.blocks == 1:
+            self._newest = (meta.rid, data)
+            if meta.pinned and not kept:
+                kept = "memory"  # until ``finished``: it can be had again
         if not disk or self.disk is None:
             return kept
         if self._pending_bytes + len(data) > MOST_PENDING:

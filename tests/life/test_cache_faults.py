@@ -23,7 +23,7 @@ def test_killed_while_filling_and_evicting() -> None:
 
 
 def test_bits_flipped_on_disk_while_stopped() -> None:
-    met(cache_flips.stopped(files=16, flips=40))
+    met(cache_flips.stopped(files=10, flips=30))
 
 
 def test_bits_flipped_in_the_shared_store(short_path: Path) -> None:
