@@ -151,6 +151,7 @@ class Caching:
             ranges=wire.specs_of(ask.ranges),
             conditional=ask.conditional,
             method=ask.method,
+            counted=False,
         )
 
     def drain(self) -> None:

@@ -20,7 +20,7 @@ from fileproxy.observe import health, stats
 from fileproxy.observe.totals import Totals, read_totals
 from fileproxy.process import cpu_count
 from fileproxy.server.service import Generation, LogLines
-from fileproxy.settings import resolve
+from fileproxy.settings import Settings, resolve
 from fileproxy.settings.show import effective
 from fileproxy.shared import SharedStore
 
@@ -67,6 +67,7 @@ class Reports:
         self._clock = clock
         self._facts = {"version": __version__, "identity": identity, "started_at": clock.time(), **facts}
         self._host = socket.gethostname()
+        self._config: tuple[Settings | None, dict[str, Any]] = (None, {})
 
     @property
     def facts(self) -> dict[str, object]:
@@ -116,7 +117,9 @@ class Reports:
             **health.cache_parts(self._caching()),
             "client_sockets": health.sockets_part({} if options is None else sockets.asked(options), self._granted()),
         }
-        return health.health(self.facts, config=effective(settings), parts=parts, now=self._clock.time())
+        if self._config[0] is not settings:
+            self._config = (settings, effective(settings))
+        return health.health(self.facts, config=self._config[1], parts=parts, now=self._clock.time())
 
 
 def used_descriptors() -> int | None:

@@ -275,7 +275,8 @@ class Filler:
         if how in ("HIT", "STALE", "REVALIDATED") and not here and need.method == "GET":
             status = replace(status, forward="partial", stored=True)
             how = "PARTIAL" if how == "HIT" else how
-        counters.add(f"cache.{how.lower()}")
+        if need.counted:
+            counters.add(f"cache.{how.lower()}")
         # What the origin only sends from the start is waited for when it is near, else passed on from the start.
         whole = not here and position > NEAR and self._shared.clock.now() < entry.no_ranges_until
         if how in ("MISS", "REVALIDATED", "PARTIAL"):

@@ -57,6 +57,7 @@ class Need:
     conditional: bool = False  # has preconditions that an origin could answer
     for_origin: bool = False  # has preconditions that only an origin may judge (If-Match, If-Unmodified-Since)
     method: str = "GET"
+    counted: bool = True  # False: another worker counts how its client was answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Trip:
             if self._first_byte_at is not None:
                 counters.observe("route.response_time", self._first_byte_at - self._started, label=label)
         if self.ask is not None:
+            # What is stored, or shared by many, was not fetched by this request alone.
+            fetched = None if self.answer is None or self.answer.stored else self.answer
             self._service.logs.access(
                 id=self.ask.id,
                 client=self.ask.client,
@@ -92,6 +94,6 @@ class Trip:
                 ending=self.ending,
                 cache=self.how or None,
                 route=None if self.route is None else self.route.path,
-                mirror=None if self.answer is None else self.answer.mirror,
-                tries=None if self.answer is None else self.answer.tries,
+                mirror=fetched.mirror if fetched is not None else None,
+                tries=fetched.tries if fetched is not None else None,
             )

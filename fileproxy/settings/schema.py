@@ -225,6 +225,19 @@ class Redirects(Row):
     )
 
 
+class HealthCheck(Row):
+    """Asking each mirror how it is, whether or not clients ask for files."""
+
+    path: Annotated[str, Meaning("a path that begins with a /"), StringConstraints(pattern=r"^/[!-~]*$")] = Field(
+        "/", description="Path (and query) that is asked for with GET, behind the path of the mirror's URL."
+    )
+    interval: Positive = Field(5.0, description="How often.")
+    timeout: Positive = Field(2.0, description="An answer that takes longer is a bad one.")
+    statuses: list[Annotated[Whole, Ge(200), Le(599)]] = Field(
+        [200, 204], min_length=1, description="Answers of a mirror that is well."
+    )
+
+
 class CircuitBreaker(Row):
     """When a mirror that fails is left alone for a while. The last usable one never is altogether."""
 
@@ -267,6 +280,9 @@ class Upstream(Row):
     retry: Retry = Field(Retry(), description="Trying again before the first byte.")
     circuit_breaker: Annotated[Annotated[CircuitBreaker, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
         CircuitBreaker(), description="When a failing mirror is left alone, or `off` (as in the baseline)."
+    )
+    health_check: Annotated[Annotated[HealthCheck, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        "off", description="Ask mirrors how they are; as many bad answers as the breaker allows shut one off."
     )
     pool: Pool = Field(Pool(), description="Connections kept and opened.")
     sockets: Sockets = Field(Sockets(), description="TCP options towards the mirrors.")
@@ -351,7 +367,7 @@ class Route(Row):
             StringConstraints(pattern=rf"^(\*\.)?{HOST}$", to_lower=True),
         ]
     ] = Field([], description="Host names it serves (`*.example.org` too); empty = all.")
-    upstream: Text = Field(description="Name of the upstream that holds the files.")
+    upstream: Text = Field("files", description="Name of the upstream that holds the files.")
     methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]] = Field(
         ["GET", "HEAD"], min_length=1, description="Methods passed on; others get 405."
     )
