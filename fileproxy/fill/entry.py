@@ -165,19 +165,22 @@ class Entry:
         if rest:
             self.commit((size - 1) // self.meta.block, rest)
         self._save_single()
+        self._finish()
 
     def filled(self, flight: Flight) -> None:
         """A flight has landed all its bytes."""
         if not self.meta.pinned:
             self._save_single()
-        elif self.writes and self.complete and not self.gone:
-            self.shared.store.finished(self.meta)
+        self._finish()
 
     def _save_single(self) -> None:
         if self.complete and not self.gone:
             self.shared.store.save(self.meta, disk=self.writes)
-            if self.writes:
-                self.shared.store.finished(self.meta)
+
+    def _finish(self) -> None:
+        """All is here: a small file goes to other machines, too, whether or not this one keeps it."""
+        if self.writes and not self.gone and (self.complete or self.meta.blocks == 1):
+            self.shared.store.finished(self.meta)
 
     def proved(self) -> None:
         """The digest agrees."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fileproxy.clock import Clock
 from tests.clients import Connection, Got
 from tests.house import Running
 from tests.origin import Content, Origin
@@ -39,9 +40,9 @@ def cached(
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Mapping[str, Any], run_dir: Path) -> AsyncIterator[Running]:
+async def opened(settings: Mapping[str, Any], run_dir: Path, clock: Clock | None = None) -> AsyncIterator[Running]:
     """A house that the test closes itself, to open another one on what it leaves (its key is in ``run_dir``)."""
-    running = Running(settings, run_dir)
+    running = Running(settings, run_dir, clock)
     await running.open()
     try:
         yield running
