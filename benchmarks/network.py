@@ -14,6 +14,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,18 +93,17 @@ def measure(one: Plan) -> dict[str, Any]:
             for row in rounds(lab, number):
                 rows.append(row)
                 print(f"round {number + 1}: {_sentence(row)}", flush=True)
-        tallies = [tally for pair in lab.star.tallies() for tally in pair]
-    packets = sum(tally.packets for tally in tallies)
-    lost, dropped = sum(tally.lost for tally in tallies), sum(tally.dropped for tally in tallies)
+    packets, lost, dropped = (sum(row[key] for row in rows) for key in ("packets", "lost", "dropped"))
     figures = network_figures.summary(one, rows)
     ratios = network_figures.ratios(one, rows)
     return {
         "links": {
             "packets": packets,
             "lost": lost,
-            "loss": lost / packets,
+            "loss": lost / max(1, packets),
             "dropped": dropped,
-            "late_ms": sum(tally.late_sum_s for tally in tallies) / max(1, packets - lost - dropped) * 1000,
+            "late_ms": statistics.median(row["late_ms"] for row in rows),
+            "worst_late_ms": max(row["late_ms"] for row in rows),
         },
         "goals": network_figures.goals(one, figures, ratios),
         "figures": figures,

@@ -15,9 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -150,7 +150,7 @@ class Lab:
             near = Turn(turn.name, turn.server, self.star.hub, "127.0.0.1", turn.port, turn.spoke)
             self._curl(near, path, Path(os.devnull))
         into = self._folder() / "got"
-        with _watched(turn.server) as spent:
+        with self._watched(turn.server, [turn.spoke]) as spent:
             row = self._curl(turn, path, into)
         whole = size * MIB
         if row["complete"] and not (row["bytes"] == whole and filecmp.cmp(into, self.files / f"{size}MiB", False)):
@@ -187,7 +187,7 @@ class Lab:
         if self.plan.direction == "client" and groups is None:
             spokes = self.star.spokes[: self.plan.groups]
         running = []
-        with _watched(turn.server) as spent:
+        with self._watched(turn.server, spokes) as spent:
             for number, spoke in enumerate(spokes):
                 behind = self.plan.direction == "client"
                 share = clients // len(spokes) + (number < clients % len(spokes))
@@ -247,6 +247,28 @@ class Lab:
             "cache": cache[0] if cache else "",
         }
 
+    @contextlib.contextmanager
+    def _watched(self, server: Server | None, spokes: Sequence[Spoke]) -> Iterator[Row]:
+        """Fills the row with what the links did meanwhile, and what the server's processes used (not for direct)."""
+        row: Row = {}
+        links = self._tally(spokes)
+        if server is not None:
+            server.forget_peak()
+            before = server.cpu_seconds()
+        yield row
+        if server is not None:
+            row |= {"cpu_s": server.cpu_seconds() - before, "peak_rss": server.peak_rss()}
+        after = self._tally(spokes)
+        row |= {key: after[key] - links[key] for key in ("packets", "lost", "dropped")}
+        carried = max(1, row["packets"] - row["lost"] - row["dropped"])
+        row["late_ms"] = (after["late_sum_s"] - links["late_sum_s"]) / carried * 1000
+
+    def _tally(self, spokes: Sequence[Spoke]) -> Row:
+        """Both directions of these links together."""
+        tallies = self.star.tallies()
+        ways = [asdict(way) for spoke in spokes for way in tallies[spoke.number]]
+        return {key: sum(way[key] for way in ways) for key in ways[0]}
+
     def _folder(self) -> Path:
         self._folders += 1
         folder = self._root / str(self._folders)
@@ -270,19 +292,6 @@ class Lab:
             with (self.files / f"{size}MiB").open("wb") as file:
                 for _ in range(size):
                     file.write(rng.randbytes(MIB))
-
-
-@contextlib.contextmanager
-def _watched(server: Server | None) -> Iterator[Row]:
-    """Fills the row with what the server's processes used meanwhile; nothing for direct."""
-    row: Row = {}
-    if server is None:
-        yield row
-        return
-    server.forget_peak()
-    before = server.cpu_seconds()
-    yield row
-    row |= {"cpu_s": server.cpu_seconds() - before, "peak_rss": server.peak_rss()}
 
 
 def rounds(lab: Lab, number: int) -> Iterator[Row]:

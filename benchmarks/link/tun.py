@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -81,6 +82,7 @@ class Star:
         self._shapes, self._congestion, self._core, self._seed = shapes, congestion, core, seed
         self._ferry: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
         if lacks := missing():
@@ -176,9 +178,10 @@ class Star:
         assert self._ferry is not None
         assert self._ferry.stdin is not None
         assert self._ferry.stdout is not None
-        self._ferry.stdin.write(json.dumps(order).encode() + b"\n")
-        self._ferry.stdin.flush()
-        return json.loads(self._ferry.stdout.readline())
+        with self._asking:
+            self._ferry.stdin.write(json.dumps(order).encode() + b"\n")
+            self._ferry.stdin.flush()
+            return json.loads(self._ferry.stdout.readline())
 
 
 def ours() -> list[str]:

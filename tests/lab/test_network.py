@@ -106,7 +106,7 @@ def test_a_crowd_that_got_nothing_is_reported_and_not_hidden(tmp_path: Path) -> 
         "date": "2026-01-01",
         "commit": "",
         "machine": {"processor": "", "processors": 2, "kernel": "", "python": "", "nginx": "", "load_at_start": 0.0},
-        "links": {"packets": 1, "lost": 0, "loss": 0.0, "dropped": 0, "late_ms": 0.0},
+        "links": {"packets": 1, "lost": 0, "loss": 0.0, "dropped": 0, "late_ms": 0.0, "worst_late_ms": 0.0},
         "goals": [],
         "figures": network_figures.summary(one, rows),
         "ratios": network_figures.ratios(one, rows),
@@ -185,4 +185,5 @@ def test_a_small_run_downloads_and_reports(tmp_path: Path) -> None:
     assert all(row["complete"] for row in report["rows"]), report["rows"]
     assert all(row["seconds"] >= 0.02 for row in report["rows"])  # two round trips of 10 ms
     assert report["links"]["lost"] == 0
+    assert all(row["packets"] > 0 for row in report["rows"])  # each turn used its own link
     assert tun.ours() == before
