@@ -54,8 +54,8 @@ def sections(report: Report, plan: Plan) -> list[Section]:
     links = report["links"]
     text = (
         f"{links['packets']} packets; {links['lost']} lost by chance ({links['loss']:.2%}), {links['dropped']} at full "
-        f"queues. The emulator carried them {links['late_ms']:.2f} ms later than due, {links['worst_late_ms']:.2f} ms in "
-        "the worst turn: what a busy machine adds."
+        f"queues. The emulator carried them {links['late_ms']:.2f} ms later than due, "
+        f"{links['worst_late_ms']:.2f} ms in the worst turn: what a busy machine adds."
     )
     found.append(Section("The links", [text]))
     return found
