@@ -121,6 +121,8 @@ TABLE: tuple[Row, ...] = (
     Row("mirror.breaks", "counter", "Its answers that broke inside the body.", "mirror"),
     Row("mirror.shut_off", "gauge", "Workers that ask it nothing, or only to see how it is: its breaker.", "mirror"),
     Row("mirror.trips", "counter", "Times its breaker opened.", "mirror"),
+    Row("mirror.probes", "counter", "Times it was asked how it is: health checks, and while shut off.", "mirror"),
+    Row("mirror.probes_failed", "counter", "Bad answers to that, or none.", "mirror"),
     Row("mirror.first_byte", "histogram", "Request sent to first byte of its answer.", "mirror"),
     *_ending_rows(),
 )

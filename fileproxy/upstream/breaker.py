@@ -50,6 +50,7 @@ class Breaker:
         self.state: State = "closed"
         self._settings = settings
         self._row = 0  # failures without a success between them
+        self._bad_probes = 0  # in a row
         self._seconds: deque[list[int]] = deque()  # (second, answers, failures); at most 11 entries
         self._trials = 0  # running
         self._proofs = 0  # successes since it is half-open
@@ -117,15 +118,20 @@ class Breaker:
         wait_s = min(settings.timeout, PROBE_S * 2.0 ** min(self._relapses, _MOST_DOUBLINGS))
         return max(0.0, self._probed_at + wait_s - now)
 
-    def probed(self, good: bool, now: float) -> None:
-        """A probe has ended."""
+    def probed(self, good: bool | None, now: float) -> None:
+        """A probe has ended. While it is closed only bad ones count, in a row of their own: what is asked for there
+        may be well when the files are not.
+        """
         self._probed_at = now
-        if self._settings == "off":
+        settings = self._settings
+        if good is None or settings == "off":
             return
-        if self.state == "closed":
-            self._count(good, now, self._settings)
-        elif good or self.state == "half_open":
-            self._judge(good, now, self._settings)
+        if self.state != "closed":
+            self._judge(good, now, settings)
+            return
+        self._bad_probes = 0 if good else self._bad_probes + 1
+        if self._bad_probes >= settings.failure_threshold:
+            self._trip(now, settings)
 
     # --- how it changes -----------------------------------------------------------------------------------------------
 
@@ -143,9 +149,12 @@ class Breaker:
         if self._row >= settings.failure_threshold or (
             answers >= FEWEST and failures >= settings.failure_rate * answers
         ):
-            again = self._closed_at is not None and now < self._closed_at + settings.timeout
-            self._relapses = self._relapses + 1 if again else 0
-            self._go("tripped", now)
+            self._trip(now, settings)
+
+    def _trip(self, now: float, settings: CircuitBreaker) -> None:
+        again = self._closed_at is not None and now < self._closed_at + settings.timeout
+        self._relapses = self._relapses + 1 if again else 0
+        self._go("tripped", now)
 
     def _judge(self, good: bool, now: float, settings: CircuitBreaker) -> None:
         """How a trial or probe went."""
@@ -170,7 +179,7 @@ class Breaker:
             self._closed_at = now
 
     def _reset(self) -> None:
-        self._row = self._proofs = 0
+        self._row = self._bad_probes = self._proofs = 0
         self._seconds.clear()
 
     def _second(self, now: float) -> list[int]:

@@ -22,11 +22,12 @@ from fileproxy.upstream.attempt import Patience
 from fileproxy.upstream.balance import balancer
 from fileproxy.upstream.breaker import Breaker
 from fileproxy.upstream.mirrors import Mirror, Mirrors
+from fileproxy.upstream.probes import Probes
 from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, rest, retry_after
 from fileproxy.upstream.turns import Trip, Turn, Turns
 
 # What a change of takes effect on the mirrors as they are, with their connections.
-LIVE = frozenset({"balance", "retry", "circuit_breaker", "load_header", "slow_start"})
+LIVE = frozenset({"balance", "retry", "circuit_breaker", "load_header", "slow_start", "health_check"})
 
 
 class Upstream:
@@ -72,7 +73,8 @@ class Upstream:
         self._timeouts = self._mirrors.timeouts
         labels = [mirror.label for mirror in self._mirrors.all]
         breaker = resolve.breaker(profile, settings.circuit_breaker)
-        self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock)
+        self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock, on_shut=self._shut)
+        self._probes = Probes(self._mirrors, self._turns, counters=counters, clock=clock, on_answer=self._hear)
         self._balance = balancer(resolve.balance(profile, settings.balance), random)
         self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
 
@@ -84,13 +86,16 @@ class Upstream:
         return same_servers and settings == old.model_copy(update={"servers": settings.servers, **live})
 
     def apply(self, settings: UpstreamSettings) -> None:
-        """Go on with other settings that ``takes`` allows; connections and running requests stay."""
+        """Go on with other settings that ``takes`` allows; connections and running requests stay. Also told once when
+        it is taken into use: health checks begin.
+        """
         old, self._settings = self._settings, settings
         if settings.balance != old.balance:
             self._balance = balancer(resolve.balance(self._profile, settings.balance), self._random)
         if settings.retry != old.retry:
             self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
         self._turns.apply(resolve.breaker(self._profile, settings.circuit_breaker))
+        self._probes.apply("off" if self._profile == "baseline" else settings.health_check)
 
     # --- the trip ----------------------------------------------------------------------------------------------------
 
@@ -103,6 +108,15 @@ class Upstream:
             for mirror, breaker in zip(self._mirrors.all, self._turns.breakers, strict=True)
         ]
         return self._balance.order(known, str(want.target))
+
+    def _shut(self, index: int) -> None:
+        """A breaker has opened: its mirror is asked how it is until it closes."""
+        self._probes.watch(index)
+
+    def _hear(self, mirror: Mirror, answer: Answer) -> None:
+        """What a mirror says of itself in an answer."""
+        if self._settings.balance == "resource_based":
+            mirror.gauge.report(header(answer.headers, self._settings.load_header), self._clock.now())
 
     def _broke(self, mirror: Mirror, error: FileProxyError) -> None:
         """An answer broke inside its body."""
@@ -138,7 +152,7 @@ class Upstream:
                 raise
             good = self._verdict(failure, turn.index, trip)
             self._turns.end(turn, good)
-            self._learn(mirror, answer, self._clock.now() - began, good)
+            self._learn(mirror, want, answer, self._clock.now() - began, good)
             if failure is None:
                 assert answer is not None
                 return answer
@@ -158,14 +172,16 @@ class Upstream:
                 trip.order = self._turns.untried(trip)
             self._counters.add("upstream.retries", label=self.name)
 
-    def _learn(self, mirror: Mirror, answer: Answer | None, seconds: float, good: bool | None) -> None:
+    def _learn(self, mirror: Mirror, want: Want, answer: Answer | None, seconds: float, good: bool | None) -> None:
         """What a try tells of how much its mirror has to do."""
         now = self._clock.now()
         if good is not None:
             took = seconds if answer is None else answer.timings.get("first_byte", seconds)
             mirror.gauge.observe(took, good, now)
-        if answer is not None and self._settings.balance == "resource_based":
-            mirror.gauge.report(header(answer.headers, self._settings.load_header), now)
+        if answer is not None:
+            self._hear(mirror, answer)
+            if good and want.method in ("GET", "HEAD"):
+                self._probes.served(mirror, want.target)
 
     async def _turn(self, trip: Trip) -> Turn:
         try:
@@ -282,6 +298,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection and thread. Called when no download uses this upstream any more."""
+        await self._probes.close()
         self._turns.close()
         await self._mirrors.close()
 

@@ -7,7 +7,7 @@ the first in the queue that can use it, so nobody is overtaken and no wake-up is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,16 +52,26 @@ class Turn:
 
 
 class Turns:
-    """The breakers of one upstream's mirrors, ``labels`` in the same order, and who waits for them."""
+    """The breakers of one upstream's mirrors, ``labels`` in the same order, and who waits for them.
+
+    ``on_shut(index)`` is told when a mirror is shut off.
+    """
 
     def __init__(
-        self, name: str, breakers: Sequence[Breaker], labels: Sequence[str], counters: Counters, clock: Clock
+        self,
+        name: str,
+        breakers: Sequence[Breaker],
+        labels: Sequence[str],
+        counters: Counters,
+        clock: Clock,
+        on_shut: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.breakers = tuple(breakers)
         self._name = name
         self._labels = tuple(labels)
         self._counters = counters
         self._clock = clock
+        self._on_shut = on_shut
         self._waiting: dict[asyncio.Future[Turn], Trip] = {}  # in the order they came
         self._shut = [False] * len(self.breakers)  # as counted
 
@@ -132,7 +142,7 @@ class Turns:
             self._note(index)
         self.call()
 
-    def probed(self, index: int, good: bool) -> None:
+    def probed(self, index: int, good: bool | None) -> None:
         """A probe of a mirror has ended."""
         self.breakers[index].probed(good, self._clock.now())
         self._note(index)
@@ -157,6 +167,7 @@ class Turns:
             self._counters.add("mirror.shut_off", 1 if shut else -1, self._labels[index])
             if shut:
                 self._counters.add("mirror.trips", label=self._labels[index])
+                self._on_shut(index)
 
     def close(self) -> None:
         """Nothing is asked any more: what is shut off no longer counts."""

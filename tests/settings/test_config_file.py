@@ -51,6 +51,8 @@ def defaults(like: Settings) -> Settings:
         values["upstreams"][name] = {"servers": [{"url": one.url} for one in upstream.servers]}
         if upstream.follow_redirects != "off":
             values["upstreams"][name]["follow_redirects"] = {}
+        if upstream.health_check != "off":
+            values["upstreams"][name]["health_check"] = {}
     for route in like.routes:
         values["routes"].append({"upstream": route.upstream})
         if route.cors != "off":
@@ -129,7 +131,8 @@ def test_every_option_has_a_comment_above() -> None:
             continue
         above = next(one for one in reversed(lines[:number]) if one.strip())
         # The exceptions share a comment with the line before them.
-        if not above.strip().startswith("# ") and match[4] not in ("receive_buffer", "url", "cors", "follow_redirects"):
+        shares = match[4] in ("receive_buffer", "url", "cors", "follow_redirects", "health_check")
+        if not above.strip().startswith("# ") and not shares:
             bare.append(line)
     assert bare == []
 

@@ -12,7 +12,14 @@ from fileproxy.settings.options import leaves
 from fileproxy.settings.show import effective, flat, masked
 
 FULL: dict[str, Any] = {
-    "upstreams": {"files": {"servers": ["http://a"], "headers": {"Authorization": "geheim"}, "follow_redirects": {}}},
+    "upstreams": {
+        "files": {
+            "servers": ["http://a"],
+            "headers": {"Authorization": "geheim"},
+            "follow_redirects": {},
+            "health_check": {},
+        }
+    },
     "routes": [{"upstream": "files", "cors": {"origins": ["*"]}}],
     "redis": {"url": "redis://me:geheim@a/0", "secret": "geheim"},
 }
@@ -68,7 +75,7 @@ def test_flat_has_every_option_with_its_place() -> None:
     found = flat(Settings.model_validate(FULL))
     keys = {one.key.replace("upstreams.*", "upstreams.files").replace("*", "0") for one in leaves()}
     groups = {"server.sockets.keepalive", "upstreams.files.sockets.keepalive", "upstreams.files.follow_redirects"}
-    groups |= {"upstreams.files.circuit_breaker"}
+    groups |= {"upstreams.files.circuit_breaker", "upstreams.files.health_check"}
     assert keys - set(found) == {*groups, "routes.0.cors", "cache.redis", "cache.disk"}
     assert set(found) <= keys
     assert found["routes.0.cors.origins"] == (("routes", 0, "cors", "origins"), ["*"])

@@ -190,3 +190,37 @@ async def test_a_gradual_rollout_by_weights_keeps_every_connection(
     assert running.counts["upstream.connections"] == opened
     gate.open()
     assert (await slow).sha256 == FILE.sha256()
+
+
+async def test_a_mirror_that_recovers_is_noticed_within_a_second_or_two(
+    house: OpenHouse, origin: Origin, mirror: Origin
+) -> None:
+    """By the real clock, nothing configured: it dies, answers 503, comes back and gets its part; no client sees it."""
+    for one in (origin, mirror):
+        one.serve("/f", FILE)
+    running = await house(play(origin, mirror))
+    label = f"files/{origin.authority}"
+    await fetched(running, 2)
+    await origin.refuse()
+    origin.reset_all()
+    await fetched(running, 20)
+    assert running.counts.of("mirror.shut_off", label) == 1
+    origin.script("/f", *[FAILING] * 2, Reply(FILE))
+    await origin.listen()
+    await running.counts.wait_for(lambda: running.counts.of("mirror.shut_off", label) == 0, within=20.0)
+    origin.requests.clear()
+    await fetched(running, 10)
+    assert origin.requests_of("/f") == 5
+
+
+@pytest.mark.option("upstreams.health_check")
+async def test_health_checks_begin_with_the_service(house: OpenHouse, origin: Origin, mirror: Origin) -> None:
+    origin.script("/well", FAILING)
+    for one in (origin, mirror):
+        one.serve("/f", FILE)
+    mirror.serve("/well", b"")
+    check = {"path": "/well", "interval": "10ms"}
+    running = await house(play(origin, mirror, health_check=check, circuit_breaker={"failure_threshold": 2}))
+    await running.counts.wait_for(lambda: running.counts.of("mirror.shut_off", f"files/{origin.authority}") == 1)
+    await fetched(running, 4)
+    assert origin.requests_of("/f") == 0

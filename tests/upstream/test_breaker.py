@@ -132,11 +132,24 @@ def test_probes_close_it_early() -> None:
     assert (one.state, one.probe_in(2.0)) == ("closed", None)
 
 
-def test_failing_probes_open_it_too() -> None:
+def test_bad_probes_in_a_row_open_it_too_and_good_ones_hide_no_failures() -> None:
     one = breaker(failure_threshold=3)
-    for _ in range(3):
-        one.probed(False, 0.0)
+    for good in (False, False, True, False, None, False):
+        one.probed(good, 0.0)
+        assert one.state == "closed"
+    one.probed(False, 0.0)
     assert one.state == "open"
+    other = breaker(failure_threshold=3)
+    for _ in range(3):
+        other.probed(True, 0.0)
+        answer(other, good=False)
+    assert other.state == "open"
+
+
+def test_a_probe_that_tells_nothing_is_made_again_in_its_time() -> None:
+    one = opened()
+    one.probed(None, 1.0)
+    assert (one.state, one.probe_in(1.5)) == ("open", 0.5)
 
 
 def test_one_that_keeps_breaking_down_is_probed_less_often() -> None:
@@ -160,7 +173,7 @@ def test_one_that_was_taken_back_starts_slowly() -> None:
     assert one.ramp(0.0, 10.0) == 1.0  # it never was away
     for good in (False,) * 5 + (True,) * 3:
         one.probed(good, 100.0)
-    assert one.state == "closed"
+    assert (one.state, one.probe_in(100.0)) == ("closed", None)
     assert [one.ramp(100.0 + second, 10.0) for second in (0, 1, 5, 10, 50)] == [0.1, 0.1, 0.5, 1.0, 1.0]
     assert one.ramp(100.0, 0.0) == 1.0
 
@@ -213,8 +226,8 @@ class AnyHistory(RuleBasedStateMachine):
     def end(self, data: st.DataObject, good: bool | None) -> None:
         self.one.end(self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1))), good, self.now)
 
-    @rule(good=st.booleans())
-    def probe(self, good: bool) -> None:
+    @rule(good=st.sampled_from([True, False, None]))
+    def probe(self, good: bool | None) -> None:
         self.one.probed(good, self.now)
 
     @invariant()

@@ -433,6 +433,13 @@ async def test_a_folder_may_stand_in_for_a_server(
     await answer.body.aclose()
 
 
+async def test_one_file_that_fails_at_every_retry_shuts_no_mirror_off(origin: Origin, upstream: MakeUpstream) -> None:
+    origin.script("/f", BUSY)
+    one = upstream(origin)
+    assert (await one.fetch(want())).tries == 12
+    assert one.describe()["mirrors"][0]["state"] == "closed"
+
+
 async def test_who_is_cancelled_in_a_pause_leaves_nothing(
     origin: Origin, upstream: MakeUpstream, clock: ManualClock
 ) -> None:
