@@ -62,6 +62,7 @@ class Store:
         self._newest: tuple[bytes, bytes] | None = None  # rid and bytes of a small object that ``finished`` comes for
         self._records: dict[bytes, Record] = {}  # on their way to disk
         self._dropping: dict[tuple[bytes, bytes], int] = {}  # key and rid → jobs that are to drop it
+        self._looking: dict[bytes, list[set[tuple[bytes, bytes]]]] = {}  # key → what was dropped while it is looked for
         self._lanes: list[deque[Job]] = [deque() for _ in range(LANES)]
         self._running = 0
         self._idle = asyncio.Event()
@@ -84,12 +85,23 @@ class Store:
         record = self.find_now(key)
         if record is not None:
             return record
+        dropped = set(self._dropping)
+        looking = self._looking.setdefault(key, [])
+        looking.append(dropped)
+        try:
+            return await self._find_below(key, dropped)
+        finally:
+            looking[:] = [one for one in looking if one is not dropped]
+            if not looking:
+                self._looking.pop(key, None)
+
+    async def _find_below(self, key: bytes, dropped: set[tuple[bytes, bytes]]) -> Record | None:
         for tier in (self.disk, self.shared):
             if tier is None or (record := await tier.find(key)) is None:
                 continue
             if (newer := self.find_now(key)) is not None:
                 return newer  # saved while the tier was asked
-            if _name(record) in self._dropping:
+            if _name(record) in dropped:
                 continue
             record = self.judged(record)
             if record is not None:
@@ -208,6 +220,8 @@ class Store:
         """Forget a record and its blocks, in every tier."""
         self.memory.drop_now(record)
         name = _name(record)
+        for dropped in self._looking.get(record.key, ()):
+            dropped.add(name)
         if (saving := self._records.get(record.key)) is not None and _name(saving) == name:
             del self._records[record.key]
         if isinstance(record, Meta) and record.size == UNKNOWN_SIZE:

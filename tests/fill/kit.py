@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from fileproxy.cache.freshness import AUTO
 from fileproxy.clock import ManualClock
-from fileproxy.errors import UpstreamReset
+from fileproxy.errors import FileProxyError, UpstreamReset
 from fileproxy.fill.entry import Entry, Shared
 from fileproxy.fill.flight import Flight
 from fileproxy.fill.reader import EntryBody
@@ -229,3 +229,18 @@ class Kit:
 
 def sha256(data: bytes) -> bytes:
     return digest_of(data)
+
+
+async def drained(body: EntryBody) -> tuple[bytes, FileProxyError | None]:
+    """All bytes of a body, and why it ended too soon."""
+    got = b""
+    try:
+        async for piece in body.pieces(0, UNKNOWN_SIZE if body.length is None else body.length):
+            assert isinstance(piece, bytes)
+            got += piece
+    except FileProxyError as error:
+        return got, error
+    return got, None
+
+
+MakeKit = Callable[..., Kit]
