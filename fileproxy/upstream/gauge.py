@@ -40,6 +40,10 @@ class Gauge:
             self._response_s = known * share + seconds * (1.0 - share)
         self._stamp = now
 
+    def forget(self) -> None:
+        """How quickly it answers is to be found out anew."""
+        self._response_s = None
+
     def response_s(self, now: float) -> float | None:
         """The average now; None before the first answer."""
         if self._response_s is None:

@@ -73,7 +73,7 @@ class Upstream:
         self._timeouts = self._mirrors.timeouts
         labels = [mirror.label for mirror in self._mirrors.all]
         breaker = resolve.breaker(profile, settings.circuit_breaker)
-        self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock, on_shut=self._shut)
+        self._turns = Turns(name, [Breaker(breaker) for _ in labels], labels, counters, clock, on_change=self._changed)
         self._probes = Probes(self._mirrors, self._turns, counters=counters, clock=clock, on_answer=self._hear)
         self._balance = balancer(resolve.balance(profile, settings.balance), random)
         self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
@@ -109,9 +109,12 @@ class Upstream:
         ]
         return self._balance.order(known, str(want.target))
 
-    def _shut(self, index: int) -> None:
-        """A breaker has opened: its mirror is asked how it is until it closes."""
-        self._probes.watch(index)
+    def _changed(self, index: int) -> None:
+        """A mirror was shut off: it is asked how it is until it is taken back. Then its bad times are forgotten."""
+        if self._turns.breakers[index].state == "closed":
+            self._mirrors.all[index].gauge.forget()
+        else:
+            self._probes.watch(index)
 
     def _hear(self, mirror: Mirror, answer: Answer) -> None:
         """What a mirror says of itself in an answer."""

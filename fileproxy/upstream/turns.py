@@ -54,7 +54,7 @@ class Turn:
 class Turns:
     """The breakers of one upstream's mirrors, ``labels`` in the same order, and who waits for them.
 
-    ``on_shut(index)`` is told when a mirror is shut off.
+    ``on_change(index)`` is told when a mirror is shut off, and when it is taken back.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Turns:
         labels: Sequence[str],
         counters: Counters,
         clock: Clock,
-        on_shut: Callable[[int], None] = lambda _: None,
+        on_change: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.breakers = tuple(breakers)
         self._name = name
         self._labels = tuple(labels)
         self._counters = counters
         self._clock = clock
-        self._on_shut = on_shut
+        self._on_change = on_change
         self._waiting: dict[asyncio.Future[Turn], Trip] = {}  # in the order they came
         self._shut = [False] * len(self.breakers)  # as counted
 
@@ -167,7 +167,7 @@ class Turns:
             self._counters.add("mirror.shut_off", 1 if shut else -1, self._labels[index])
             if shut:
                 self._counters.add("mirror.trips", label=self._labels[index])
-                self._on_shut(index)
+            self._on_change(index)
 
     def close(self) -> None:
         """Nothing is asked any more: what is shut off no longer counts."""

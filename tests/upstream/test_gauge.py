@@ -47,6 +47,8 @@ def test_a_quick_refusal_is_not_fast() -> None:
     gauge = Gauge()
     gauge.observe(0.001, good=False, now=0.0)
     assert gauge.response_s(0.0) == FAILED_S
+    gauge.forget()
+    assert gauge.response_s(0.0) is None
 
 
 @pytest.mark.parametrize(

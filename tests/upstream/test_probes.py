@@ -177,12 +177,17 @@ async def test_a_bad_answer_shuts_it_off_before_a_client_asks(
 async def test_one_that_does_not_answer_in_time_is_not_well(
     origin: Origin, upstream: MakeUpstream, clock: ManualClock
 ) -> None:
+    """Of two that were asked, the second is given up first: it has less time."""
     gate = Gate()
     origin.script("/healthz", Reply(b"ok", before_head=gate))
-    one = upstream(origin, clock=clock, **ONCE)
-    one.apply(checked(origin, health_check={"timeout": "20ms"}))
-    await until(lambda: state(one) == "open")
+    patient, hasty = upstream(origin, clock=clock, **ONCE), upstream(origin, clock=clock, **ONCE)
+    patient.apply(checked(origin, health_check={"timeout": "1h"}))
+    await origin.wait_for(lambda: origin.requests_of("/healthz") == 1)
+    hasty.apply(checked(origin, health_check={"timeout": "20ms"}))
+    await until(lambda: state(hasty) == "open")
     gate.open()
+    await until(lambda: clock.sleeping == 2)
+    assert state(patient) == "closed"
 
 
 async def test_a_page_without_end_is_not_read_to_it(
