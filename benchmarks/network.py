@@ -103,6 +103,7 @@ def measure(one: Plan) -> dict[str, Any]:
             "loss": lost / max(1, packets),
             "dropped": dropped,
             "late_ms": statistics.median(row["late_ms"] for row in rows),
+            "pressed": sum(row["pressed"] for row in rows),
             "worst_late_ms": max(row["late_ms"] for row in rows),
         },
         "goals": network_figures.goals(one, figures, ratios),

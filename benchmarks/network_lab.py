@@ -91,6 +91,38 @@ class Turn:
         return f"http://{self.host}:{self.port}{path}"
 
 
+@dataclass(frozen=True)
+class SocketMemory:
+    """How short the whole machine is of memory for TCP (tcp_mem knows no namespaces).
+
+    Under pressure no socket's buffers grow: every transfer crawls at the same rate, whatever its link. So somebody else's
+    thousands of connections disturb a turn without using its processors.
+    """
+
+    pages: int
+    limit: int
+    times: int  # it began (in this namespace)
+    lasted_ms: int  # altogether, counted when it ends
+
+    @classmethod
+    def now(cls) -> Self:
+        words = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+        names, values = (
+            line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")
+        )
+        counted = dict(zip(names, values, strict=True))
+        return cls(
+            pages=int(words.split()[-1]),
+            limit=int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[1]),
+            times=int(counted.get("TCPMemoryPressures", 0)),
+            lasted_ms=int(counted.get("TCPMemoryPressuresChrono", 0)),
+        )
+
+    def short_since(self, before: SocketMemory) -> bool:
+        moved = (self.times, self.lasted_ms) != (before.times, before.lasted_ms)
+        return moved or max(self.pages / self.limit, before.pages / before.limit) >= 1
+
+
 class Lab:
     """The star, the origins and the files of a plan. Use as a context manager."""
 
@@ -251,13 +283,14 @@ class Lab:
     def _watched(self, server: Server | None, spokes: Sequence[Spoke]) -> Iterator[Row]:
         """Fills the row with what the links did meanwhile, and what the server's processes used (not for direct)."""
         row: Row = {}
-        links = self._tally(spokes)
+        links, pressed = self._tally(spokes), SocketMemory.now()
         if server is not None:
             server.forget_peak()
             before = server.cpu_seconds()
         yield row
         if server is not None:
             row |= {"cpu_s": server.cpu_seconds() - before, "peak_rss": server.peak_rss()}
+        row["pressed"] = SocketMemory.now().short_since(pressed)
         after = self._tally(spokes)
         row |= {key: after[key] - links[key] for key in ("packets", "lost", "dropped")}
         carried = max(1, row["packets"] - row["lost"] - row["dropped"])

@@ -57,7 +57,15 @@ def sections(report: Report, plan: Plan) -> list[Section]:
         f"queues. The emulator carried them {links['late_ms']:.2f} ms later than due, "
         f"{links['worst_late_ms']:.2f} ms in the worst turn: what a busy machine adds."
     )
-    found.append(Section("The links", [text]))
+    pressed = (
+        [
+            f"{links['pressed']} of {len(report['rows'])} turns ran while the machine was short of memory for TCP "
+            "(tcp_mem), which something beside this benchmark used: they are slower than their links."
+        ]
+        if links["pressed"]
+        else []
+    )
+    found.append(Section("The links", [text, *pressed]))
     return found
 
 

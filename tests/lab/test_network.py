@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks import network, network_client, network_figures, network_peers, network_report
 from benchmarks.link import tun
-from benchmarks.network_lab import MIB, Plan, Row
+from benchmarks.network_lab import MIB, Plan, Row, SocketMemory
 from tests.origin import Content, Origin, Reply, fin
 from tests.service import ROOT
 
@@ -106,7 +106,15 @@ def test_a_crowd_that_got_nothing_is_reported_and_not_hidden(tmp_path: Path) -> 
         "date": "2026-01-01",
         "commit": "",
         "machine": {"processor": "", "processors": 2, "kernel": "", "python": "", "nginx": "", "load_at_start": 0.0},
-        "links": {"packets": 1, "lost": 0, "loss": 0.0, "dropped": 0, "late_ms": 0.0, "worst_late_ms": 0.0},
+        "links": {
+            "packets": 1,
+            "lost": 0,
+            "loss": 0.0,
+            "dropped": 0,
+            "late_ms": 0.0,
+            "worst_late_ms": 0.0,
+            "pressed": 0,
+        },
         "goals": [],
         "figures": network_figures.summary(one, rows),
         "ratios": network_figures.ratios(one, rows),
@@ -121,6 +129,21 @@ def test_a_crowd_that_got_nothing_is_reported_and_not_hidden(tmp_path: Path) -> 
     assert "cut 3" in (tmp_path / f"{name}.md").read_text()
     assert "NaN" not in (tmp_path / f"{name}.json").read_text()
     assert "<h1>" in (tmp_path / f"{name}.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "short"),
+    [
+        (SocketMemory(10, 100, 3, 50), SocketMemory(99, 100, 3, 50), False),
+        (SocketMemory(10, 100, 3, 50), SocketMemory(100, 100, 3, 50), True),
+        (SocketMemory(100, 100, 3, 50), SocketMemory(10, 100, 3, 50), True),
+        (SocketMemory(10, 100, 3, 50), SocketMemory(10, 100, 4, 50), True),
+        (SocketMemory(10, 100, 3, 50), SocketMemory(10, 100, 3, 60), True),
+    ],
+)
+def test_a_turn_short_of_socket_memory_is_known(before: SocketMemory, after: SocketMemory, short: bool) -> None:
+    assert after.short_since(before) is short
+    assert SocketMemory.now().limit > 0
 
 
 # --- the clients -----------------------------------------------------------------------------------------------------
