@@ -105,16 +105,20 @@ class Reports:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         options = resolve.sockets(settings.profile, settings.server.sockets)
         alone = not totals.pages  # `fileproxy origin` keeps no pages: what answers is all there is
+        cache = self._caching()
+        kept = any(tier is not None and tier.get("bytes") for tier in (cache["memory"], cache["disk"]))
         parts = {
             "workers": health.workers_part(
                 1 if alone else len(totals.live), 1 if alone else wanted, totals.counters["workers.crashed"]
             ),
-            "upstreams": health.upstreams_part({name: one.describe() for name, one in self._upstreams().items()}),
+            "upstreams": health.upstreams_part(
+                {name: one.describe() for name, one in self._upstreams().items()}, kept=kept
+            ),
             "shared_store": health.shared_store_part(store.describe()),
             "descriptors": health.descriptors_part(soft, hard, used_descriptors()),
             "logs": health.logs_part(self._logs.problems, totals.counters["logs.dropped"]),
             "counters": health.counters_part(getattr(self._counters, "problem", None), totals.unreadable),
-            **health.cache_parts(self._caching()),
+            **health.cache_parts(cache),
             "client_sockets": health.sockets_part({} if options is None else sockets.asked(options), self._granted()),
         }
         if self._config[0] is not settings:

@@ -65,13 +65,16 @@ def workers_part(live: int, wanted: int, crashed: int = 0) -> Part:
     return part("ok", live=live, wanted=wanted, crashed=crashed)
 
 
-def upstreams_part(upstreams: Mapping[str, Mapping[str, Any]]) -> Part:
-    """From what each upstream says of itself; ``status`` in it, where it has one. Failing when every one fails."""
+def upstreams_part(upstreams: Mapping[str, Mapping[str, Any]], *, kept: bool = False) -> Part:
+    """From what each upstream says of itself; ``status`` in it, where it has one.
+
+    Failing when every one fails and nothing is ``kept`` that could be served instead.
+    """
     failing = sorted(name for name, one in upstreams.items() if one.get("status") == "failing")
     unwell = sorted(name for name, one in upstreams.items() if one.get("status", "ok") != "ok")
     details: dict[str, Any] = {"upstreams": {name: dict(one) for name, one in upstreams.items()}}
     if failing and len(failing) == len(upstreams):
-        return part("failing", "no upstream can be reached", **details)
+        return part("degraded" if kept else "failing", "no upstream can be reached", **details)
     if unwell:
         return part("degraded", f"in trouble: {', '.join(unwell)}", **details)
     return part("ok", **details)
