@@ -19,7 +19,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
-from fileproxy.fill.landed import Landed
+from fileproxy.fill.landed import Cursor, Landed
 from fileproxy.fill.states import EDGES, OVER, State
 from fileproxy.http.digests import Verifier
 from fileproxy.model import Body
@@ -33,15 +33,6 @@ BARREN_MOST = 12  # times in a row that going on may fail without a new byte
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 DIGEST_TRIES = 3
 WRONG = "The file does not have the digest that its origin said."
-
-
-class Cursor:
-    """Where one reader of a flight stands."""
-
-    __slots__ = ("position",)
-
-    def __init__(self, position: int) -> None:
-        self.position = position
 
 
 class Flight(Landed):
@@ -322,8 +313,9 @@ class Flight(Landed):
         self.entry.ended(self.position, rest, verified=self._verifier is not None)
 
     def _trim(self) -> None:
-        """Let go of what is more than a window behind."""
-        keep_from = min(self.position - self.entry.shared.windows.size, self.shown)
+        """Let go of what is more than a window behind, but of nothing that nobody could read yet."""
+        fastest = max((cursor.position for cursor in self.readers), default=self.position)
+        keep_from = min(self.position - self.entry.shared.windows.size, self.shown, fastest)
         if keep_from <= self.base:
             return
         if not self.entry.meta.pinned:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 
 
+class Cursor:
+    """Where one reader of a flight stands."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
 class Landed:
     """Bytes ``base`` to ``position`` of a file; readers see those before ``shown``."""
 

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 
 from fileproxy.errors import CannotContinue, UpstreamReset
 from fileproxy.fill.entry import Entry
-from fileproxy.fill.flight import Cursor, Flight
+from fileproxy.fill.flight import Flight
+from fileproxy.fill.landed import Cursor
 from fileproxy.fill.states import State
 from fileproxy.fill.values import Need
 from fileproxy.model import UNKNOWN_SIZE, FileSlice, Piece

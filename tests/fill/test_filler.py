@@ -209,10 +209,13 @@ async def test_a_contact_nobody_waits_for_is_given_up(play: Play, turns: int) ->
     await play.turns(turns)
     again = play.open()
     await play.asked_for(2)
-    play.answer(ETAG, HOUR)
-    assert await read(await again) == FILE
     await play.turns()
+    late = play.open()
+    await play.turns()
+    play.answer(ETAG, HOUR)
+    assert [await read(await again), await read(await late)] == [FILE, FILE]
     assert play.answers[0].cancelled()
+    assert len(play.asked) == 2
 
 
 async def test_failure_reaches_all_who_wait(play: Play) -> None:

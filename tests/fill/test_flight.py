@@ -169,7 +169,7 @@ async def test_a_reader_left_behind_without_a_tier_asks_for_itself(kit: MakeKit)
 @pytest.mark.parametrize("keeps", ["below", "memory", ""])
 @pytest.mark.parametrize("size", [len(FILE), UNKNOWN_SIZE])
 async def test_what_cannot_be_asked_again_is_kept_for_who_needs_it(kit: MakeKit, keeps: Any, size: int) -> None:
-    one = kit(pinned=False, keeps=keeps, size=size)
+    one = kit(pinned=False, keeps=keeps, size=size, window=2 * WINDOW)
     flight = one.fly(Feed(FILE, end=True))
     slow = one.reader()
     fast = one.client()
@@ -177,8 +177,14 @@ async def test_what_cannot_be_asked_again_is_kept_for_who_needs_it(kit: MakeKit,
         assert await fast == FILE  # the slow one will read stored blocks
     else:
         await one.state(flight, State.PAUSED)
+        await one.turns(300)
+        assert not fast.done()
+        assert (flight.base, flight.state) == (0, State.PAUSED)
+        assert flight.held <= 2 * WINDOW + 16 * 1024
+        one.windows.configured = WINDOW  # memory gets scarce
+        flight.detach(flight.attach(0))
+        await one.turns()
         assert flight.base == 0
-        assert flight.held <= WINDOW + 16 * 1024
     got = b"".join([piece async for piece in slow.pieces(0, size) if isinstance(piece, bytes)])
     assert got == await fast == FILE
     assert one.asked == []
@@ -208,10 +214,11 @@ async def test_a_block_that_was_not_kept_is_held_for_the_slow_reader(kit: MakeKi
 async def test_a_digest_over_one_block_larger_than_the_window(kit: MakeKit) -> None:
     """Nothing is shown before the end, so nobody can make room: it must not wait for that."""
     data = FILE[:BLOCK]
-    one = kit(size=BLOCK, digest=sha256(data))
+    one = kit(size=BLOCK, digest=sha256(data), keeps="")
     one.shared.windows = cast(Windows, SimpleNamespace(size=1000, flights=0))
     one.fly(Feed(data))
     assert await one.client() == data
+    assert one.asked == []
     one.shared.windows = one.windows
 
 
