@@ -95,8 +95,8 @@ class Turn:
 class SocketMemory:
     """How short the whole machine is of memory for TCP (tcp_mem knows no namespaces).
 
-    Under pressure no socket's buffers grow: every transfer crawls at the same rate, whatever its link. So somebody else's
-    thousands of connections disturb a turn without using its processors.
+    Under pressure no socket's buffers grow: every transfer crawls at the same rate, whatever its link.
+    Thousands of connections of somebody else disturb a turn so, without using its processors.
     """
 
     pages: int
