@@ -71,7 +71,8 @@ class Caching:
         self._generation = generation
         disk = settings.cache.disk
         folder = run_dir if disk == "off" else Path(disk.path)
-        self.secret = store_key(settings.redis.secret, run_dir)
+        # Beside what it names: a cache folder is found again from another run folder, and after an upgrade.
+        self.secret = store_key(settings.redis.secret, folder, run_dir)
         self.bans = Bans(folder, clock)
         self.disk = None if disk == "off" else self._disk(disk)
         self.store = Store(

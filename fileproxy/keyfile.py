@@ -24,17 +24,21 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
             _make(path, make())
 
 
-def store_key(secret: str | None, run_dir: Path) -> bytes:
-    """The 32-byte key of tags in the shared store: from ``redis.secret``, else from ``run_dir/store_key``.
+def store_key(secret: str | None, *folders: Path) -> bytes:
+    """The 32-byte key of names and tags of what is stored: from ``redis.secret``, else from the file ``store_key`` of
+    the first folder that can be used.
 
-    When that file cannot be had, a key of this process only: what others wrote is then not believed, and no more.
+    When none can, a key of this process only: what others wrote is then not believed, and no more.
     """
     if secret is not None:
         return blake2b(secret.encode(), digest_size=32, person=b"fileproxy-secret").digest()
-    try:
-        key = made_once(run_dir / "store_key", lambda: secrets.token_bytes(32))
-    except OSError:
-        key = secrets.token_bytes(32)
+    key = secrets.token_bytes(32)
+    for folder in folders:
+        try:
+            key = made_once(folder / "store_key", lambda: secrets.token_bytes(32))
+            break
+        except OSError:
+            continue  # read-only, or full: the next one
     return blake2b(key, digest_size=32, person=b"fileproxy-secret").digest()
 
 

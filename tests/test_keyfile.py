@@ -37,3 +37,11 @@ def test_the_key_of_the_shared_store(tmp_path: Path) -> None:
     assert (one / "store_key").stat().st_mode & 0o777 == 0o600
     (tmp_path / "file").write_text("")
     assert store_key(None, tmp_path / "file") != store_key(None, tmp_path / "file"), "no file: this process's own"
+
+
+def test_the_key_comes_from_the_first_folder_that_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    one = tmp_path / "one"
+    assert store_key(None, tmp_path / "file", one) == store_key(None, one)
+    assert store_key(None, one, tmp_path / "two") == store_key(None, one)
+    assert not (tmp_path / "two").exists()
