@@ -24,6 +24,7 @@ def test_where_audit_lines_go(tmp_path: Path) -> None:
     logs.apply(settings("off").logs)
     logs.audit(json.dumps({"action": "third"}).encode() + b"\n")
     logs.close()
-    found = [json.loads(line)["action"] for name in ("one", "two") for line in open(tmp_path / f"{name}.log")]
+    lines = [line for name in ("one", "two") for line in (tmp_path / f"{name}.log").read_text().splitlines()]
+    found = [json.loads(line)["action"] for line in lines]
     assert found == ["first", "second"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["error.log", "one.log", "two.log"]
