@@ -48,8 +48,8 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _folder(path: Path) -> str:
-    if not path.is_dir():
-        return f"{path} is not a folder" if path.exists() else f"there is no folder {path}"
+    if not os.path.isdir(path):
+        return f"{path} is not a folder" if os.path.exists(path) else f"there is no folder {path}"
     return "" if os.access(path, os.R_OK | os.X_OK) else f"{path} cannot be read"
 
 
@@ -68,14 +68,17 @@ def _readable(path: Path) -> str:
 
 
 def _writable(path: Path) -> str:
-    """Whether a file could be made or written there, its folders included."""
-    if path.is_dir():
+    """Whether a file could be made or written there, its folders included.
+
+    With os.path: pathlib raises where a folder on the way may not be looked into.
+    """
+    if os.path.isdir(path):
         return f"{path} is a folder, not a file"
-    if path.exists():
+    if os.path.exists(path):
         return "" if os.access(path, os.W_OK) else f"{path} cannot be written"
     folder = path.parent
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{folder} is not a folder"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"

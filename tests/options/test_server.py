@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -106,8 +107,12 @@ def test_another_service(service: Start) -> None:
     """What the first one was told not to do, so that it could have."""
     logs = {"access": "off", "error": "stdout", "level": "info"}
     one = service({"redis": {"url": "embedded"}, "logs": logs})
-    store: dict[str, Any] = one.json("/health")["parts"]["shared_store"]
-    assert store["state"] == "ok"
+    deadline = time.monotonic() + 10
+    while True:  # a busy machine may miss its 50 ms once; it comes back by itself
+        store: dict[str, Any] = one.json("/health")["parts"]["shared_store"]
+        if store["state"] == "ok":
+            break
+        assert time.monotonic() < deadline, store
     one.stop()
     assert not (one.folder / "access.log").exists()
     assert not (one.folder / "error.log").exists()

@@ -59,6 +59,7 @@ def folder(short_path: Path) -> Iterator[Path]:
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(served / "socket"))
         yield served
+    (served / "locked").chmod(0o700)  # so that it can be taken away
 
 
 @pytest.fixture(params=["openat2", "walking"])
