@@ -235,7 +235,10 @@ def test_what_is_no_secret_has_no_file_in_a_file(folder: Path) -> None:
         ("server: {port: 1}\nserver: {port: 2}", "c.yaml:2: server: given twice; the first is on line 1"),
         ("upstreams: {a b: http://a}", "c.yaml:1: upstreams.a b: the name must be 1 to 64 letters, digits, _ or -"),
         ("upstreams:\n  a: {}", "c.yaml:2: upstreams.a.servers: is missing"),
-        ("upstreams: {a: http://a}\nroutes:\n  - {path: /}", "c.yaml:3: routes.0.upstream: there is no upstream 'files'; known: a"),
+        (
+            "upstreams: {a: http://a}\nroutes:\n  - {path: /}",
+            "c.yaml:3: routes.0.upstream: there is no upstream 'files'; known: a",
+        ),
         (
             "upstreams: {a: http://a}\nroutes:\n  - upstream: b",
             "c.yaml:3: routes.0.upstream: there is no upstream 'b'; known: a",
