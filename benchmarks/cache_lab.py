@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cache_origin import OriginProcess
+from fileproxy.fill.owners import LOOK_EVERY_S
+from fileproxy.observe.slots import Slots
 from tests.service import Service, merged
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,10 +31,20 @@ def lab(settings: Mapping[str, Any], **options: Any) -> Iterator[tuple[Service, 
         one = Service(merged({"upstreams": {"files": origin.url}}, settings), folder, **options)
         try:
             one.start()
+            know_each_other(one)
             yield one, origin
         finally:
             one.stop()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def know_each_other(service: Service) -> None:
+    """Wait until every worker knows all owners: until then two may take themselves for the owner of a key."""
+    wanted = service.settings["server"]["workers"]
+    if wanted > 1 and service.settings["cache"]["disk"] != "off":
+        slots = Slots(service.folder / "run" / "owners")
+        until(lambda: len(slots.held()) == wanted, "all workers")
+        time.sleep(LOOK_EVERY_S)
 
 
 def until(condition: Callable[[], Any], what: str, within_s: float = 15.0) -> Any:
