@@ -36,6 +36,7 @@ class Engine:
 
     Args:
         report: called several times a second while it runs.
+        round_trip_s: from asking to the first byte on an open connection, as the first answer took; 0 = not known.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Engine:
         clock: Clock,
         tally: Tally,
         report: Callable[[], None],
+        round_trip_s: float = 0.0,
     ) -> None:
         self.size = door.meta.size
         self._mirrors = mirrors
@@ -63,9 +65,9 @@ class Engine:
         self._flights: list[Flight] = []
         self._tasks = Tasks(self._unexpected)
         self._news = asyncio.Event()
-        self._growth = Growth(options.connections, clock.now())
+        self._growth = Growth(options.connections, clock.now(), round_trip_s)
         self._fatal: BaseException | None = None
-        self._first_byte_s: list[float] = []
+        self._first_byte_s: list[float] = [round_trip_s] if round_trip_s else []
         self._hedge_left = hedge_budget(self.size)
         self._last_byte = self._saved = self._ticked = clock.now()
         self._came = 0
@@ -107,7 +109,8 @@ class Engine:
         missing = [max(first, opened.offset) for first, gap in self._done.gaps(self.size) if gap > opened.offset]
         first = missing[0] if missing else end
         if first < end:
-            self._start(Flight(opened.mirror, first, end, first, self._clock.now()), opened)
+            flight = Flight(opened.mirror, first, end, first, self._clock.now(), asked=False)
+            self._start(flight, opened)
 
     def _fill(self) -> None:
         now = self._clock.now()
@@ -245,7 +248,7 @@ class Engine:
     def _land(self, flight: Flight, data: bytes) -> None:
         """Bytes that belong at ``flight.at`` are here."""
         now = self._clock.now()
-        if flight.at == flight.first:
+        if flight.at == flight.first and flight.asked:
             self._first_byte_s.append(now - flight.began)
         self._part.write(data, flight.at)
         new = self._done.add(flight.at, flight.at + len(data))

@@ -33,6 +33,7 @@ class Flight:
     shared: bool = False  # somebody else asked for its rest, too
     twin: Flight | None = None  # who does
     stalled: bool = False
+    asked: bool = True  # its answer was waited for while it flew; False: it began with one at hand
     task: asyncio.Task[None] | None = None
 
     def rate(self, now: float) -> float | None:

@@ -1,14 +1,15 @@
 """How many connections a download has: add while goodput grows. Pure.
 
-It starts with a few and doubles after each window in which goodput rose by a fifth or more. The first window without
-such a gain ends it, and the last step is taken back when it had brought less than a twentieth (on a fast clean network
-more connections only cost). A mirror that pushes back (429, 503, a refused or reset connection before any byte) takes
-it down to what works.
+It starts with four, or eight where a round trip is long (each of them starts slowly there), and doubles after each
+window in which goodput rose by a fifth or more. The first window without such a gain ends it, and the last step is
+taken back when it had brought less than a twentieth (on a fast clean network more connections only cost). A mirror that
+pushes back (429, 503, a refused or reset connection before any byte) takes it down to what works.
 """
 
 from __future__ import annotations
 
 LEAST, MOST = 4, 16
+LONG_S = 0.05  # a long round trip
 WINDOW_S = 0.3
 _GROWN = 1.2
 _WORTH_IT = 1.05
@@ -19,10 +20,11 @@ class Growth:
 
     Args:
         fixed: exactly so many (``-x``); None: measured.
+        round_trip_s: of the first answer.
     """
 
-    def __init__(self, fixed: int | None, now: float) -> None:
-        self.target = LEAST if fixed is None else fixed
+    def __init__(self, fixed: int | None, now: float, round_trip_s: float = 0.0) -> None:
+        self.target = fixed or (LEAST if round_trip_s < LONG_S else 2 * LEAST)
         self._most = MOST if fixed is None else fixed
         self._growing = fixed is None
         self._before = self.target

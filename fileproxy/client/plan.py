@@ -14,7 +14,7 @@ SMALLEST = 64 * KIB  # small last segments matter more than the number of connec
 LARGEST = 16 * 1024 * KIB
 AIM_S = 8.0  # a segment should not take a connection longer than this
 FEWEST_TO_SPLIT = 2 * SMALLEST
-LATE = 1.5  # times what asking again would take
+LATE = 1.25  # times what asking again would take
 WORTH_S = 0.1  # what sharing out must save: a connection that ends early has to be opened anew
 HEDGE_SHARE, HEDGE_FLOOR = 0.05, 1024 * KIB  # bytes that may be asked twice
 
@@ -128,7 +128,7 @@ def late(rests: Sequence[Rest], *, round_trip_s: float, rate: float, hedge_budge
             continue
         takes_s = _takes(rest, round_trip_s, rate)
         anew_s = round_trip_s + left / max(rate, 1.0)
-        silent = rest.silent_s > 3 * round_trip_s + WORTH_S
+        silent = rest.silent_s > 2 * round_trip_s + WORTH_S
         choice: Late | None = None
         if left >= FEWEST_TO_SPLIT and (not silent or left > hedge_budget):
             middle = rest.at + left // 2 // SMALLEST * SMALLEST

@@ -186,6 +186,7 @@ class Download:
             clock=self._clock,
             tally=self._tally,
             report=self._tell,
+            round_trip_s=0.0 if opened is None else opened.answer.timings.get("first_byte", 0.0),
         )
         await self._engine.run(opened)
 

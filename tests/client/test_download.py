@@ -214,6 +214,19 @@ async def test_a_part_that_is_too_short_is_completed(origin: Origin, get: Get) -
     await get(origin, content=BIG)
 
 
+async def test_parts_that_say_much_and_hold_nothing_are_no_progress(origin: Origin, get: Get) -> None:
+    """Framed and ended as it should be, but empty: asked for again after a pause each time, and given up."""
+    empty = (
+        f"HTTP/1.1 206 Partial Content\r\nETag: {BIG.etag}\r\n"
+        f"Content-Range: bytes {FIRST}-{FIRST + 9}/{BIG.size}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    origin.script("/f", Reply(BIG), Reply(raw=empty.encode()))
+    with pytest.raises(DownloadFailed, match="no new byte"):
+        await get(origin, connections=1, timeout=1.0)
+    assert len(origin.requests) < 50
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_mean_origin(origin: Origin, get: Get, seed: int) -> None:
     """Every fault in turn, at random; every fourth answer is honest."""
@@ -331,6 +344,25 @@ async def test_equal_size_and_time_join_only_where_the_user_says_so(origin: Orig
     client = Client(mirrors_match="size+mtime")
     await get(origin, mirror, content=BIG, client=client, force=True)
     assert client.statistics().mirrors[f"{mirror.url}/f"].bytes > 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Reply(BIG, etag='"another"', last_modified="Sun, 01 Nov 2026 12:00:01 GMT"),
+        Reply(BIG, etag='"another"', headers=(("Content-Encoding", "gzip"),)),
+        Reply(Content(seed=41, size=BIG.size - 1), etag='"another"'),
+        Reply(BIG, etag='W/"weak"'),
+    ],
+    ids=["time", "coding", "size", "weak"],
+)
+async def test_and_only_when_they_are_equal(origin: Origin, mirror: Origin, get: Get, other: Reply) -> None:
+    origin.script("/f", Reply(BIG, rate=8 * MIB))
+    mirror.script("/f", other)
+    client = Client(mirrors_match="size+mtime")
+    await get(origin, mirror, content=BIG, client=client)
+    assert mirror.requests
+    assert client.statistics().mirrors[f"{mirror.url}/f"].bytes == 0
 
 
 async def test_a_checksum_lets_mirrors_of_equal_size_join(origin: Origin, mirror: Origin, get: Get, out: Path) -> None:

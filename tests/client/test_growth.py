@@ -63,3 +63,9 @@ def test_it_stays_within_its_bounds(amounts: list[int]) -> None:
         received += amount
         growth.look(number * WINDOW_S, received, 0.0)
         assert LEAST <= growth.target <= MOST
+
+
+def test_a_long_round_trip_begins_with_more() -> None:
+    assert Growth(None, 0.0, 0.2).target == 2 * LEAST
+    assert Growth(None, 0.0, 0.01).target == LEAST
+    assert Growth(3, 0.0, 0.2).target == 3
