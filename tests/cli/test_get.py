@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -265,3 +266,11 @@ def test_a_bar_on_a_terminal(origin: OriginThread, tmp_path: Path) -> None:
     assert "━".encode() in shown
     assert b"4.2 MiB" not in shown  # binary units, like everywhere here
     assert sha256(tmp_path / "big") == BIG.sha256()
+
+
+def test_every_option_is_in_the_documentation(tmp_path: Path) -> None:
+    shown = fileproxy("get", "-h", cwd=tmp_path).stdout
+    options = set(re.findall(r"(?:^│ |  )(--?[a-z][a-z-]*)", shown, re.M)) - {"--help", "-h"}
+    assert {"--output", "-o", "--limit-rate"} <= options
+    text = (ROOT / "docs" / "client.md").read_text()
+    assert [option for option in sorted(options) if f"`{option}" not in text] == []
