@@ -106,7 +106,7 @@ def _trial(trial: Trial, folder: Path, cache: Path) -> Figures:
     else:  # a read-only view of it is laid over it: the mount itself is busy with files open for writing
         _run("mount", "--bind", cache, cache)
         _run("mount", "-o", "remount,bind,ro", cache)
-    sentence = trial.degraded()
+    sentence = trial.degraded().replace(str(cache), "FOLDER")
     if trial.name == "full":
         (folder / "ballast").unlink()
     elif trial.name == "forbidden":
