@@ -51,6 +51,7 @@ class WorkerOwners:
         self._server: asyncio.Server | None = None
         self._held: frozenset[int] = frozenset()
         self._looked_at = float("-inf")
+        self._changed_ns = 0  # of the folder: who joins makes a socket in it
         self._shunned: dict[int, float] = {}  # slot → until when
 
     async def open(self, serve: Serve) -> None:
@@ -70,10 +71,14 @@ class WorkerOwners:
 
     def owner(self, key: bytes) -> int | None:
         """The slot of another worker that owns the key; None when it is this one, or nobody does."""
-        if self._clock.now() - self._looked_at >= LOOK_EVERY_S:
+        if self._clock.now() - self._looked_at >= LOOK_EVERY_S or self._joined():
             self._look()
         slot = owner_of(key, self._held)
         return None if self._owning and self._slot is not None and slot == self._slot.number else slot
+
+    def _joined(self) -> bool:
+        """Whether a worker has joined since the last look: two must not take themselves for the owner meanwhile."""
+        return self._directory >= 0 and os.fstat(self._directory).st_mtime_ns != self._changed_ns
 
     def lost(self, slot: int, *, hangs: bool = False) -> None:
         """An owner could not be reached: look again at the next question. One that hangs owns nothing for a while."""
@@ -83,6 +88,8 @@ class WorkerOwners:
 
     def _look(self) -> None:
         now = self._looked_at = self._clock.now()
+        if self._directory >= 0:
+            self._changed_ns = os.fstat(self._directory).st_mtime_ns
         self._shunned = {slot: until for slot, until in self._shunned.items() if until > now}
         try:
             held = self._locks.held() if self._slot is not None else frozenset()

@@ -63,7 +63,7 @@ def test_the_admin_token_and_the_disk_tier(folder: Path) -> None:
     Path("folder").mkdir()
     assert problems("server.admin_token_file=read-only", "cache.disk.path=new/cache") == []
     assert "server.admin_token_file: folder is a folder" in problems("server.admin_token_file=folder")[0]
-    assert "cache.disk.path: file is not a folder" in problems("cache.disk.path=file")[0]
+    assert problems("cache.disk.path=file") == []  # it degrades: a sick disk must not keep a machine from serving
     assert problems("cache.disk=off") == []
 
 
