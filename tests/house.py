@@ -113,7 +113,15 @@ class Running:
 
     def __init__(self, settings: Mapping[str, Any], run_dir: Path, clock: Clock | None = None) -> None:
         self.run_dir = run_dir
-        self.settings = Settings.model_validate(_relaying(settings) if "cache" not in settings else settings)
+        if "cache" in settings:  # never the checkout's own folder: what one test stored would answer another
+            values = {
+                **settings,
+                "cache": {"disk": {"path": str(run_dir / "cache"), "min_free": 0}, **settings["cache"]},
+            }
+        else:
+            values = _relaying(settings)
+        server = {"admin_token_file": str(run_dir / "admin_token"), **values.get("server", {})}
+        self.settings = Settings.model_validate({**values, "server": server})
         self.clock = clock or SystemClock()
         self._slot = Slots(run_dir).claim()
         self._page = Page.create(run_dir / COUNTERS, self._slot.number, self.clock)
