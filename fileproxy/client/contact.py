@@ -58,10 +58,12 @@ async def contact(mirrors: Sequence[Mirror], first: int, clock: Clock, timeout_s
     while True:
         mirror = best(mirrors, clock.now())
         if mirror is not None:
+            asked = clock.now()
+            mirror.asking()
             try:
                 return await _open(mirror, first, clock)
             except UpstreamError as error:
-                mirror.failed(error, after_bytes=False)
+                mirror.failed(error, began=asked, after_bytes=False)
         hopeful = [one for one in mirrors if one.hopeless is None]
         wait_s = min((one.rests_until() for one in hopeful), default=0.0) - clock.now()
         if not hopeful or clock.now() + max(0.0, wait_s) - began > timeout_s:

@@ -220,6 +220,7 @@ class Engine:
     def _start(self, flight: Flight, opened: Opened | None = None) -> None:
         self._flights.append(flight)
         flight.mirror.active += 1
+        flight.mirror.asking()
         self._tally.segments += 1
         flight.task = self._tasks.start(self._fly(flight, opened), f"get-{flight.first}-{flight.end}")
         # A task that is cancelled before its first step never gets to its own end.
@@ -261,7 +262,7 @@ class Engine:
             self._last_byte = now
 
     def _failed(self, flight: Flight, error: FileProxyError) -> None:
-        flight.mirror.failed(error, after_bytes=flight.at > flight.first)
+        flight.mirror.failed(error, began=flight.began, after_bytes=flight.at > flight.first)
         if flight.at > flight.first:
             return
         if is_push_back(error) or isinstance(error, ConnectRefused | UpstreamReset | Shed):

@@ -22,7 +22,7 @@ from fileproxy.upstream.retry import Failure, rest
 HOPS = 10
 MOST_CHANGED = 6  # answers in a row of another version until we believe that the file is another one
 MOST_IGNORED = 2  # whole files in a row to requests for a part until we believe that there are no ranges
-LONGEST_PAUSE_S = 2.0  # between tries, so that a mirror which returns is used at once
+LONGEST_PAUSE_S = 1.0  # between tries, so that a mirror which returns is used at once
 _EXPIRED = frozenset({401, 403, 404, 410})  # a redirect's target that was a signed link: ask the source again
 # Bytes are wanted as they are: a coding would make other bytes of them.
 BASE: Headers = (
@@ -80,6 +80,7 @@ class Servers:
             {
                 "servers": [str(place)],
                 "retry": {"attempts": 1},
+                "circuit_breaker": "off",  # rests are ours, too
                 "timeouts": {
                     "connect": min(15.0, options.timeout_s),
                     "first_byte": min(30.0, options.timeout_s),
@@ -134,7 +135,8 @@ class Mirror:
         self._retry = Retry(cap=cap_s)
         self._goal: Step | None = None  # where the redirects led last time
         self._rounds = 0
-        self._rested_at = 0.0
+        self._rested_at = self._counted_at = 0.0
+        self._ordered_until = 0.0  # by Retry-After, and the like
         self._changed = 0
         self._ignored = 0
 
@@ -189,14 +191,16 @@ class Mirror:
     # --- how it does -------------------------------------------------------------------------------------------------
 
     def usable(self, now: float) -> bool:
-        return self.hopeless is None and now >= self._rested_at and not (self.rangeless and self.active)
+        return self.hopeless is None and now >= self.rests_until() and not (self.rangeless and self.active)
 
     def rests_until(self) -> float:
-        return self._rested_at
+        return max(self._rested_at, self._ordered_until)
 
     def delivered(self, amount: int) -> None:
         """Bytes came: whatever failed before is forgotten."""
         self.bytes += amount
+        if self._rounds:
+            self._rested_at = 0.0
         self._rounds = self._changed = 0
 
     def measured(self, rate: float) -> None:
@@ -211,15 +215,25 @@ class Mirror:
         if self._ignored >= MOST_IGNORED:
             self.rangeless = True
 
-    def failed(self, error: FileProxyError, *, after_bytes: bool) -> None:
-        """A try ended so. Decides when, and whether, it is asked again."""
+    def asking(self) -> None:
+        """It is about to be asked. While it fails it is asked now and then, not by all connections at once."""
+        if self._rounds:
+            self._rested_at = max(self._rested_at, self._clock.now() + self._pause_s)
+
+    @property
+    def _pause_s(self) -> float:
+        doubled: float = 2.0 ** min(self._rounds - 1, 16)
+        return min(LONGEST_PAUSE_S, self._retry.base * doubled)
+
+    def failed(self, error: FileProxyError, *, began: float, after_bytes: bool) -> None:
+        """A try that began then ended so. Decides when, and whether, it is asked again."""
         self.failures += 1
         self.last_error = error.detail
         if after_bytes and error.retryable:
             return  # it works; the next missing byte is asked for at once
         now = self._clock.now()
-        if now >= self._rested_at:  # several connections that fail together count once
-            self._rounds += 1
+        if began >= self._counted_at:  # several connections that fail together count once
+            self._rounds, self._counted_at = self._rounds + 1, now
         declined = error if isinstance(error, Declined) else None
         if declined is not None and declined.changed:
             self._changed += 1
@@ -232,8 +246,9 @@ class Mirror:
         if pause_s is None or not error.retryable or self._changed >= MOST_CHANGED:
             self.hopeless = error.detail
             return
-        jitter_s = self._random() * min(LONGEST_PAUSE_S, self._retry.base * 2.0 ** min(self._rounds - 1, 16))
-        self._rested_at = max(self._rested_at, now + pause_s + jitter_s)
+        if pause_s:
+            self._ordered_until = max(self._ordered_until, now + pause_s)
+        self._rested_at = max(self._rested_at, now + pause_s + self._random() * self._pause_s)
 
     def give_up(self, reason: str) -> None:
         self.hopeless = reason
