@@ -29,8 +29,10 @@ def test_a_download_without_an_event_loop(out: Path) -> None:
 def test_progress_tells_the_whole_story(out: Path) -> None:
     seen: list[Progress] = []
     with OriginThread() as origin:
-        origin.script("/f", Reply(BIG, rate=8 * MIB))
-        fileproxy.download([f"{origin.url}/f"], out, checksum=f"sha256={BIG.sha256()}", progress=seen.append)
+        origin.script("/f", Reply(BIG, rate=2 * MIB))  # slow enough to be looked at on the way
+        fileproxy.download(
+            [f"{origin.url}/f"], out, connections=1, checksum=f"sha256={BIG.sha256()}", progress=seen.append
+        )
     assert list(dict.fromkeys(one.state for one in seen)) == ["connecting", "fetching", "verifying", "done"]
     received = [one.received for one in seen]
     assert received == sorted(received)
