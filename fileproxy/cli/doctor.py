@@ -195,7 +195,10 @@ def _ask(upstream: Upstream, url: str) -> Asked:
 
 def _folders(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "run folder", Path(settings.server.run_dir)
-    logs = {Path(one).parent for one in (settings.logs.access, settings.logs.error) if one not in _NO_FILES}
+    if settings.cache.disk != "off":
+        yield "disk cache", Path(settings.cache.disk.path)
+    targets = (settings.logs.access, settings.logs.error, settings.logs.audit)
+    logs = {Path(one).parent for one in targets if one not in _NO_FILES}
     for path in sorted(logs):
         yield "logs", path
 
@@ -209,9 +212,9 @@ def _folder(name: str, path: Path) -> Finding:
 
     path = path.absolute()
     there = path
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:  # pathlib raises where it may not look
         there = there.parent
-    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
     try:
         found = os.statvfs(there)
     except OSError:

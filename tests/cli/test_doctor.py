@@ -90,7 +90,7 @@ def test_a_healthy_machine(tmp_path: Path, threaded: OriginThread) -> None:
     assert found["upstream files"]["status"] == "ok"
     assert set(found) == {
         "configuration", "uvloop", "parser", "descriptors", "address", "shared store", "upstream files", "run folder",
-        "logs", "clock",
+        "disk cache", "logs", "clock",
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == [], "looking changes nothing"
 
