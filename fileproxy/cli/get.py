@@ -92,8 +92,8 @@ def get(
         mirrors_match=mirrors_match,
     )
     _validate(tasks)
-    # TERM ends it as Ctrl-C does: the part file stays. INT is heard even where a shell started us with it ignored (in the
-    # background of a script), because TERM travels as INT.
+    # TERM ends it as Ctrl-C does: the part file stays. INT is heard even where a shell started us with it ignored (in
+    # the background of a script), because TERM travels as INT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     shown = display(quiet=quiet)
