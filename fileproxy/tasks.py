@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+CANCEL_AGAIN_S = 1.0
 OnFailure = Callable[[str, BaseException], None]
 
 
@@ -35,9 +36,11 @@ class Tasks:
             self._on_failure(task.get_name(), error)
 
     async def close(self) -> None:
-        """Cancel everything and wait until it has ended."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        """Cancel everything and wait until it has ended.
+
+        Again each second: a library may take a cancellation for a time-out of its own, and go on.
+        """
+        while running := list(self._running):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=CANCEL_AGAIN_S)

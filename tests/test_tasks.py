@@ -82,3 +82,24 @@ async def test_a_task_that_fails_while_it_is_cancelled_is_told() -> None:
 
 async def test_closing_without_tasks_is_nothing() -> None:
     await Tasks(Failures()).close()
+
+
+async def test_closing_insists_where_a_cancellation_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fileproxy.tasks.CANCEL_AGAIN_S", 0.01)
+    swallowed = 0
+
+    async def deaf() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    tasks = Tasks(lambda name, error: None)
+    tasks.start(deaf(), "deaf")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await tasks.close()
+    assert (swallowed, len(tasks)) == (2, 0)
