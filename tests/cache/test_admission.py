@@ -178,11 +178,12 @@ def test_keys_seen_once_are_forgotten_without_touching_the_others() -> None:
     sketch.add(b"once")
     for number in range(20 * sketch.width):
         sketch.add(name(number))
-    assert sketch.estimate(b"hot") == 9
+    hot = sketch.estimate(b"hot")
+    assert 9 <= hot <= 12  # never less than it was asked for; a little more where others share its cells
     known = sum(sketch.estimate(name(1 << 40 | number)) > 1 for number in range(1000))
     assert known < 100  # newcomers do not look known
     sketch.halve()
-    assert sketch.estimate(b"hot") == 4
+    assert sketch.estimate(b"hot") == hot // 2
 
 
 def test_in_the_simulation_it_keeps_up_with_the_best() -> None:
