@@ -1,8 +1,9 @@
 """Which segment is asked where, until every byte is here.
 
 One loop decides: it keeps as many flights as ``growth.py`` says, each with the next missing segment from the mirror
-that gives a connection the most; when nothing is left to ask for, free connections help those that are late. What a
-flight leaves undone, for whatever reason, is missing again by itself: missing is what is neither here nor on its way.
+that gives a connection the most; when nothing is left to ask for, free connections help those that are late. Where
+slow mirrors hold all connections, and so the end, a faster one takes over from them. What a flight leaves undone, for
+whatever reason, is missing again by itself: missing is what is neither here nor on its way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fileproxy.client.flight import Door, Flight, pour
 from fileproxy.client.growth import Growth
 from fileproxy.client.mirrors import Mirror, best
 from fileproxy.client.partfile import PartFile
-from fileproxy.client.plan import Spans, hedge_budget, late, next_segment, unasked
+from fileproxy.client.plan import FAR, Spans, hedge_budget, late, next_segment, outpaced, unasked
 from fileproxy.client.rate import RateLimit
 from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
@@ -120,6 +121,8 @@ class Engine:
             if flight is None:
                 return
             self._start(flight)
+        if (flight := self._replace(now)) is not None:
+            self._start(flight)
 
     def _next(self, free: list[tuple[int, int]], now: float) -> Flight | None:
         mirror = best(self._mirrors, now)
@@ -157,6 +160,35 @@ class Engine:
             self._tally.splits += 1
             behind.end = found.first
         return flight
+
+    def _replace(self, now: float) -> Flight | None:
+        """No connection is free: a mirror that is far faster takes over from the flight that holds up the end.
+
+        For a moment there is one connection more: the slow one is let go when the first bytes come from the other, and
+        not before, because that may have become worse since it was measured. One at a time.
+        """
+        if any(flight.replaces for flight in self._flights):
+            return None
+        other = best([one for one in self._mirrors if one.rate is not None and not one.rangeless], now)
+        if other is None or other.rate is None:
+            return None
+        slow = [one for one in self._flights if self._is_outpaced(one, other.rate, now)]
+        left = self.size - self._done.total
+        index = outpaced(
+            [(flight.rest(now), other.rate) for flight in slow],
+            round_trip_s=self._round_trip_s,
+            end_s=left / (other.rate * self._growth.target),
+        )
+        if index is None:
+            return None
+        behind = slow[index]
+        flight = Flight(other, behind.at, behind.end, behind.at, now, shared=True, replaces=True)
+        behind.shared, behind.twin, flight.twin = True, flight, behind
+        return flight
+
+    def _is_outpaced(self, flight: Flight, rate: float, now: float) -> bool:
+        own = flight.mirror.rate
+        return own is not None and own * FAR < rate and now - flight.began > self._young_s
 
     def _check(self) -> None:
         """Raise what ends the download."""
@@ -203,8 +235,7 @@ class Engine:
     def _compare(self, now: float) -> None:
         """A mirror that turns slow, or silent, is known for it before its segments end."""
         for mirror in self._mirrors:
-            young_s = max(0.5, 3 * self._round_trip_s)
-            old = [one for one in self._flights if one.mirror is mirror and now - one.began > young_s]
+            old = [one for one in self._flights if one.mirror is mirror and now - one.began > self._young_s]
             if old:
                 rate = max((one.at - one.first) / (now - one.began) for one in old)
                 if mirror.rate is None or rate < mirror.rate:
@@ -214,6 +245,11 @@ class Engine:
     def _round_trip_s(self) -> float:
         """From asking to the first byte, as it usually is."""
         return median(self._first_byte_s[-32:]) if self._first_byte_s else SLACK_S
+
+    @property
+    def _young_s(self) -> float:
+        """How long a connection is not judged by its rate."""
+        return max(0.5, 3 * self._round_trip_s)
 
     # --- doing -------------------------------------------------------------------------------------------------------
 
@@ -251,6 +287,8 @@ class Engine:
         now = self._clock.now()
         if flight.at == flight.first and flight.asked:
             self._first_byte_s.append(now - flight.began)
+        if flight.replaces:
+            self._take_over(flight)
         self._part.write(data, flight.at)
         new = self._done.add(flight.at, flight.at + len(data))
         flight.at += len(data)
@@ -261,9 +299,15 @@ class Engine:
         if new:
             self._last_byte = now
 
+    def _take_over(self, flight: Flight) -> None:
+        flight.replaces = False
+        if flight.twin is not None and flight.twin.task is not None:
+            self._tally.replaced += 1
+            flight.twin.task.cancel()
+
     def _failed(self, flight: Flight, error: FileProxyError) -> None:
         flight.mirror.failed(error, began=flight.began, after_bytes=flight.at > flight.first)
-        if flight.at > flight.first:
+        if flight.at > flight.first or flight.replaces:
             return
         if is_push_back(error) or isinstance(error, ConnectRefused | UpstreamReset | Shed):
             working = sum(one.at > one.first for one in self._flights)

@@ -32,6 +32,7 @@ class Flight:
     listening_since: float | None = None  # waiting for bytes since then; None: held back by our own limit
     shared: bool = False  # somebody else asked for its rest, too
     twin: Flight | None = None  # who does
+    replaces: bool = False  # the twin ends as soon as bytes come from here
     stalled: bool = False
     asked: bool = True  # its answer was waited for while it flew; False: it began with one at hand
     task: asyncio.Task[None] | None = None

@@ -15,6 +15,7 @@ LARGEST = 16 * 1024 * KIB
 AIM_S = 8.0  # a segment should not take a connection longer than this
 FEWEST_TO_SPLIT = 2 * SMALLEST
 LATE = 1.25  # times what asking again would take
+FAR = 4.0  # times slower than what another mirror gives: so slow that it loses its connection
 WORTH_S = 0.1  # what sharing out must save: a connection that ends early has to be opened anew
 HEDGE_SHARE, HEDGE_FLOOR = 0.05, 1024 * KIB  # bytes that may be asked twice
 
@@ -139,6 +140,26 @@ def late(rests: Sequence[Rest], *, round_trip_s: float, rate: float, hedge_budge
             choice = Late(index, rest.at, rest.end, hedge=True)
         if choice is not None and (best is None or takes_s > best[0]):
             best = takes_s, choice
+    return None if best is None else best[1]
+
+
+def outpaced(rests: Sequence[tuple[Rest, float]], *, round_trip_s: float, end_s: float) -> int | None:
+    """Which flight should lose its connection to another mirror, where none is free; None = nobody holds up the end.
+
+    Args:
+        rests: each with the rate that the other mirror gives a connection, in bytes a second.
+        end_s: seconds until everything could be here at that rate. Who ends before is welcome, however slow.
+    """
+    best: tuple[float, int] | None = None
+    for index, (rest, rate) in enumerate(rests):
+        left = rest.end - rest.at
+        if rest.shared or left <= 0:
+            continue
+        takes_s = _takes(rest, round_trip_s, rate)
+        # The other mirror may have to be connected to first.
+        anew_s = 2 * round_trip_s + left / max(rate, 1.0)
+        if takes_s > FAR * max(anew_s, end_s) + WORTH_S and (best is None or takes_s > best[0]):
+            best = takes_s, index
     return None if best is None else best[1]
 
 

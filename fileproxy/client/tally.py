@@ -19,6 +19,7 @@ class Tally:
     segments: int = 0
     hedges: int = 0
     splits: int = 0
+    replaced: int = 0
     stalls: int = 0
     connections_opened: int = 0
 

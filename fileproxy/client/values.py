@@ -42,8 +42,6 @@ class Options:
             raise ValueError("limit_rate must be at least 1 byte a second")
         if self.mirrors_match not in ("etag", "size+mtime"):
             raise ValueError("mirrors_match must be etag or size+mtime")
-        if self.mirrors_match not in ("etag", "size+mtime"):
-            raise ValueError("mirrors_match must be etag or size+mtime")
         if self.timeout_s <= 0 or self.stall_s <= 0:
             raise ValueError("timeouts must be positive")
 
@@ -132,6 +130,7 @@ class Statistics:
         wasted: of these, the ones that were here already (asked twice, or read forward).
         failures: tries that failed, for whatever reason; what they left undone was asked for again.
         hedges: segments asked a second time because the first was late; splits: late ones shared out.
+        replaced: connections of a slow mirror given to a faster one.
         stalls: connections given up because nothing came.
         running: progress of the downloads that run now.
     """
@@ -147,6 +146,7 @@ class Statistics:
     failures: int = 0
     hedges: int = 0
     splits: int = 0
+    replaced: int = 0
     stalls: int = 0
     redirects: int = 0
     connections_opened: int = 0

@@ -327,6 +327,34 @@ async def test_a_slow_mirror_does_not_hold_up_the_end(origin: Origin, mirror: Or
     assert client.statistics().hedges + client.statistics().splits > 0
 
 
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_slow_flights_give_way_when_they_hold_all_connections(
+    origin: Origin, mirror: Origin, get: Get, connections: int
+) -> None:
+    """The fast mirror is away for a moment, so the slow one gets every connection, for more than a minute's work."""
+    refused = [Reply(b"", status=503)] * connections
+    origin.script("/f", Reply(BIG, rate=4 * MIB), *refused, Reply(BIG, rate=4 * MIB))
+    mirror.script("/f", Reply(BIG, rate=4096.0))
+    client = Client(stall=60.0, connections=connections)
+    async with asyncio.timeout(15):
+        await get(origin, mirror, content=BIG, client=client)
+    assert mirror.requests
+    assert client.statistics().replaced > 0
+    assert client.statistics().mirrors[f"{origin.url}/f"].bytes > BIG.size * 0.9
+
+
+async def test_a_slow_mirror_is_left_only_for_one_that_delivers(origin: Origin, mirror: Origin, get: Get) -> None:
+    """What was fast has gone for good: whoever still sends is kept, however slow."""
+    origin.script("/f", Reply(BIG, rate=16 * MIB), Reply(b"", status=503))
+    mirror.script("/f", Reply(BIG, rate=1.5 * MIB))
+    client = Client(stall=60.0, connections=1)
+    async with asyncio.timeout(15):
+        await get(origin, mirror, content=BIG, client=client)
+    assert len(origin.requests) > 2  # it was tried now and then
+    assert client.statistics().replaced == 0
+    assert mirror.accepted == 1  # nothing of it was broken off
+
+
 async def test_mirrors_of_another_version_are_not_joined(origin: Origin, mirror: Origin, get: Get) -> None:
     origin.script("/f", Reply(BIG, rate=16 * MIB))
     mirror.serve("/f", OTHER)

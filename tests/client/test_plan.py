@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fileproxy.client.plan import (
+    FAR,
     LARGEST,
     SMALLEST,
     Late,
@@ -16,6 +17,7 @@ from fileproxy.client.plan import (
     hedge_budget,
     late,
     next_segment,
+    outpaced,
     unasked,
 )
 
@@ -125,3 +127,40 @@ def test_help_stays_inside_the_late_flight_and_its_budget(
 def test_the_budget_is_a_share_of_large_files_and_something_for_small_ones() -> None:
     assert hedge_budget(1000) == MIB
     assert hedge_budget(1000 * MIB) == 50 * MIB
+
+
+# --- who loses its connection ----------------------------------------------------------------------------------------
+
+
+def slow(left: int, rate: float | None, *, silent_s: float = 0.0, shared: bool = False) -> Rest:
+    return Rest(0, left, rate, silent_s, shared)
+
+
+def test_the_latest_flight_of_a_far_slower_mirror_gives_way() -> None:
+    rests = [(slow(64 * 1024, 8192), 1e6), (slow(64 * 1024, 4096), 1e6), (slow(64 * 1024, 5e5), 1e6)]
+    assert outpaced(rests, round_trip_s=0.05, end_s=0.5) == 1
+
+
+def test_one_that_ends_before_the_file_could_is_welcome() -> None:
+    rests = [(slow(64 * 1024, 16384), 1e6)]  # four seconds
+    assert outpaced(rests, round_trip_s=0.05, end_s=2.0) is None
+    assert outpaced(rests, round_trip_s=0.05, end_s=0.5) == 0
+
+
+def test_a_silent_one_gives_way_and_a_shared_one_does_not() -> None:
+    assert outpaced([(slow(64 * 1024, None, silent_s=3.0), 1e6)], round_trip_s=0.05, end_s=0.1) == 0
+    assert outpaced([(slow(64 * 1024, 4096, shared=True), 1e6)], round_trip_s=0.05, end_s=0.1) is None
+
+
+@given(
+    left=st.integers(1, 64 * MIB),
+    own=st.floats(1.0, 1e9),
+    other=st.floats(1.0, 1e9),
+    round_trip_s=st.floats(0.0, 2.0),
+    end_s=st.floats(0.0, 1e4),
+)
+def test_nobody_gives_way_to_what_is_not_far_faster(
+    left: int, own: float, other: float, round_trip_s: float, end_s: float
+) -> None:
+    found = outpaced([(slow(left, own), other)], round_trip_s=round_trip_s, end_s=end_s)
+    assert found is None or (other > FAR * own and left / own > FAR * end_s)
