@@ -25,7 +25,7 @@ from fileproxy.errors import BadTarget
 from fileproxy.fill import wire
 from fileproxy.fill.entry import Shared
 from fileproxy.fill.filler import Filler
-from fileproxy.fill.origin import Fetcher, OriginSource
+from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.owners import WorkerOwners
 from fileproxy.fill.peer import PeerSource
 from fileproxy.fill.serving import PeerServer
@@ -124,21 +124,28 @@ class Caching:
 
     def source(self, match: Match, generation: Generation, primary: bytes) -> Source:
         """Where missing bytes come from: the upstream where this worker owns the key, else the worker that does."""
-        upstream = generation.upstreams[match.route.upstream]
+        name = match.route.upstream
         if self.owners.owner(primary) is None:
-            return self._origin(upstream, writes=True)
+            return self._origin(generation, name, writes=True)
         route = (match.route.path, tuple(match.route.hosts))
-        alone = self._origin(upstream, writes=False)
-        return PeerSource(self.owners, match.route.upstream, route, alone, self._counters)
+        alone = self._origin(generation, name, writes=False)
+        return PeerSource(self.owners, name, route, alone, self._counters)
 
-    def _origin(self, upstream: Fetcher, *, writes: bool) -> OriginSource:
-        return OriginSource(upstream, writes=writes, block=self._block, clock=self._clock, ban=lambda: self.bans.seq)
+    def _origin(self, generation: Generation, name: str, *, writes: bool) -> OriginSource:
+        return OriginSource(
+            generation.upstreams[name],
+            writes=writes,
+            block=self._block,
+            clock=self._clock,
+            ban=lambda: self.bans.seq,
+            size_and_time=generation.settings.upstreams[name].mirrors_match == "size+mtime",
+        )
 
     def _need_of(self, ask: wire.PeerAsk) -> Need | None:
         """The need of another worker's ask, under this worker's current settings."""
         generation = self._generation()
-        policy, upstream = generation.policies.get(ask.route), generation.upstreams.get(ask.upstream)
-        if policy is None or upstream is None:
+        policy = generation.policies.get(ask.route)
+        if policy is None or ask.upstream not in generation.upstreams:
             return None
         target = Target(wire.decoded(ask.path), None if ask.query is None else wire.decoded(ask.query))
         return Need(
@@ -148,7 +155,7 @@ class Caching:
             headers=wire.unpacked(ask.headers),
             want=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id),
             policy=policy,
-            source=self._origin(upstream, writes=True),
+            source=self._origin(generation, ask.upstream, writes=True),
             ranges=wire.specs_of(ask.ranges),
             conditional=ask.conditional,
             method=ask.method,

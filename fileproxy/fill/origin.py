@@ -37,14 +37,26 @@ class OriginSource:
         writes: what it brings may be kept on disk by this worker.
         block: bytes of a block.
         ban: the newest purge now.
+        size_and_time: mirrors whose ETags differ hold the same bytes where size and Last-Modified are equal
+            (``mirrors_match``).
     """
 
-    def __init__(self, upstream: Fetcher, *, writes: bool, block: int, clock: Clock, ban: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        upstream: Fetcher,
+        *,
+        writes: bool,
+        block: int,
+        clock: Clock,
+        ban: Callable[[], int],
+        size_and_time: bool = False,
+    ) -> None:
         self.writes = writes
         self._upstream = upstream
         self._block = block
         self._clock = clock
         self._ban = ban
+        self._size_and_time = size_and_time
 
     async def contact(self, need: Need, spec: RangeSpec | None, stale: Meta | None) -> Contacted:
         """See ``Source``. A revalidation is one for the whole file, whatever part of it is asked for."""
@@ -134,8 +146,10 @@ class OriginSource:
         """The stored entry as the origin confirmed it: by a 304, or by a 200 of the very same representation."""
         if answer.status == 304:
             headers = update_headers(stale.headers, answer.headers, now, need.policy)
-        elif answer.status == 200 and same_representation(stale, answer.headers, answer.body.length, now):
-            headers = _kept(answer.headers, now, need)
+        elif answer.status == 200 and same_representation(
+            stale, answer.headers, answer.body.length, now, size_and_time=self._size_and_time
+        ):
+            headers = _renamed(_kept(answer.headers, now, need), stale)
         else:
             return None
         return msgspec.structs.replace(
@@ -151,18 +165,45 @@ class OriginSource:
 
     async def segment(self, meta: Meta, need: Need, first: int, end: int) -> tuple[Body, int]:
         """See ``Source``: Range with If-Range; what comes back joins only under law 1."""
-        validator = if_range(meta)
+        validator = if_range(meta, size_and_time=self._size_and_time)
         conditions: Headers = (("Range", f"bytes={first}-{end - 1}"),)
         if validator is not None:
             conditions += (("If-Range", validator),)
+        pauses = pauses_s()
+        while True:
+            try:
+                return await self._segment(meta, need, conditions, first, end)
+            except FileChanged:
+                if (pause_s := next(pauses, None)) is None:
+                    raise
+            await self._clock.sleep(pause_s)
+
+    async def _segment(self, meta: Meta, need: Need, conditions: Headers, first: int, end: int) -> tuple[Body, int]:
         answer = await self._upstream.fetch(replace(need.want, headers=(*need.want.headers, *conditions)))
-        joins = judge(meta, answer.status, answer.headers, answer.body.length, first, end - 1, self._clock.time())
+        joins = judge(
+            meta,
+            answer.status,
+            answer.headers,
+            answer.body.length,
+            first,
+            end - 1,
+            self._clock.time(),
+            size_and_time=self._size_and_time,
+        )
         if isinstance(joins, Differs):
             await answer.body.aclose()
             if joins.changed:
                 raise FileChanged(f"The file changed while it was being fetched: {joins.reason}.")
             raise BadAnswer(f"The upstream's answer cannot be joined: {joins.reason}.")
         return answer.body, joins.skip
+
+
+def _renamed(headers: Headers, stored: Meta) -> Headers:
+    """With the ETag that clients know the stored bytes by: another mirror may have one of its own."""
+    etag = header(stored.headers, "ETag")
+    if etag is None or header(headers, "ETag") is None:
+        return headers
+    return (*without(headers, frozenset({"etag"})), ("ETag", etag))
 
 
 def _kept(headers: Headers, now: float, need: Need) -> Headers:

@@ -270,6 +270,10 @@ FRAMING = frozenset(
 class Upstream(Row):
     servers: list[Mirror] = Field(min_length=1, description="The mirrors: servers that hold the same files.")
     balance: Balance = Field("fastest_response", description="How requests are spread over the mirrors.")
+    mirrors_match: Literal["etag", "size+mtime"] = Field(
+        "etag",
+        description="When two mirrors are taken to hold the same bytes: equal ETags, or equal size and Last-Modified.",
+    )
     load_header: Token = Field(
         "X-Load", description="Header of answers in which mirrors report their load, 0.9 or 90% (resource_based)."
     )

@@ -27,7 +27,7 @@ from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide
 from fileproxy.upstream.turns import Trip, Turn, Turns
 
 # What a change of takes effect on the mirrors as they are, with their connections.
-LIVE = frozenset({"balance", "retry", "circuit_breaker", "load_header", "slow_start", "health_check"})
+LIVE = frozenset({"balance", "mirrors_match", "retry", "circuit_breaker", "load_header", "slow_start", "health_check"})
 
 
 class Upstream:

@@ -179,3 +179,46 @@ def test_what_joins_begins_at_the_wanted_byte_and_ends_within_it(
     if isinstance(found, Joins):
         assert (first, size, sent, found.skip) == (at, SIZE, last - first + 1, 0)
         assert found.end == last + 1
+
+
+# --- mirrors whose ETags differ (mirrors_match: size+mtime) -----------------------------------------------------------
+
+BOTH = meta(ETAG, MODIFIED, DATE)
+TWO = ("ETag", '"two"')
+FRESH = ("Date", MODIFIED[1])  # of the same second as Last-Modified, which then tells nothing
+
+
+def test_by_size_and_time_a_part_with_another_etag_joins() -> None:
+    assert judge(BOTH, 206, part(0, 9, TWO, MODIFIED), 10, 0, 9, NOW, size_and_time=True) == Joins(0, 10)
+    assert judge(BOTH, 200, (TWO, MODIFIED), SIZE, 100, 199, NOW, size_and_time=True) == Joins(100, SIZE)
+    assert isinstance(judge(BOTH, 206, part(0, 9, TWO, MODIFIED), 10, 0, 9, NOW), Differs)
+
+
+@pytest.mark.parametrize(
+    ("headers", "changed"),
+    [
+        (part(0, 9, TWO, LATER), True),
+        (part(0, 9, TWO, MODIFIED, size=999), True),
+        (part(0, 9, TWO), True),
+        (part(0, 9, TWO, MODIFIED, ("Content-Encoding", "gzip")), False),
+        (part(0, 9, TWO, MODIFIED, FRESH), False),
+        (part(1, 9, TWO, MODIFIED), False),
+    ],
+)
+def test_by_size_and_time_nothing_else_joins(headers: Headers, changed: bool) -> None:
+    found = judge(BOTH, 206, headers, 10, 0, 9, NOW, size_and_time=True)
+    assert isinstance(found, Differs)
+    assert found.changed is changed
+
+
+@pytest.mark.parametrize("entry", [ONE, meta(ETAG, MODIFIED, FRESH)])
+def test_an_entry_without_a_strong_date_still_needs_its_etag(entry: Meta) -> None:
+    assert isinstance(judge(entry, 206, part(0, 9, TWO, MODIFIED), 10, 0, 9, NOW, size_and_time=True), Differs)
+    assert judge(entry, 206, part(0, 9, ETAG, MODIFIED), 10, 0, 9, NOW, size_and_time=True) == Joins(0, 10)
+    assert if_range(entry, size_and_time=True) == '"one"'
+
+
+def test_by_size_and_time_no_mirror_is_asked_by_the_etag_of_another() -> None:
+    assert if_range(BOTH) == '"one"'
+    assert if_range(BOTH, size_and_time=True) == MODIFIED[1]
+    assert if_range(meta(ETAG, MODIFIED, DATE, pinned=False), size_and_time=True) is None

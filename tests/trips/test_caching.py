@@ -237,6 +237,22 @@ async def test_a_stale_response_is_revalidated_with_both_validators(play: Any) -
     assert seen(await trip.get()) == ["HIT"]  # it is fresh again
 
 
+async def test_a_mirror_with_an_etag_of_its_own_may_confirm_by_size_and_time(play: Any) -> None:
+    trip = await play(
+        Reply(FILE, headers=(MINUTE,)),
+        Reply(FILE, etag='"own"', headers=(MINUTE, at(61))),
+        Reply(FILE, etag='"own"', last_modified="Sun, 01 Nov 2026 12:00:01 GMT", headers=(MINUTE, at(122))),
+        mirrors_match="size+mtime",
+    )
+    await trip.get()
+    trip.clock.tick(61)
+    got = await trip.get()
+    assert (seen(got), got.sha256, got.get("etag")) == (["REVALIDATED"], FILE.sha256(), FILE.etag)
+    trip.clock.tick(61)
+    got = await trip.get()
+    assert (seen(got), got.get("etag")) == (["MISS"], '"own"')
+
+
 async def test_one_revalidation_serves_all_who_wait(play: Any) -> None:
     gate = Gate()
     trip = await play(Reply(FILE, headers=(MINUTE,)), Reply(FILE, headers=(MINUTE, at(61)), before_head=gate))

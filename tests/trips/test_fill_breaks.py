@@ -113,6 +113,40 @@ async def test_a_file_that_changes_in_between_is_aborted(house: OpenHouse, origi
     assert (await running.fetch("/f", "Cache-Control: only-if-cached")).sha256 == newer.sha256()
 
 
+@pytest.mark.option("upstreams.mirrors_match")
+@pytest.mark.parametrize("match", ["etag", "size+mtime"])
+async def test_a_mirror_with_an_etag_of_its_own_takes_over_where_size_and_time_are_enough(
+    house: OpenHouse, origin: Origin, mirror: Origin, tmp_path: Path, match: str
+) -> None:
+    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)))
+    mirror.script("/f", Reply(FILE, etag='"own"'))
+    running = await house(cached(origin, mirror, folder=tmp_path / "c", upstream={"mirrors_match": match}))
+    got = await running.fetch("/f")
+    assert mirror.last.get("range") == f"bytes={MIB}-{FILE.size - 1}"
+    assert mirror.last.get("if-range") == (FILE.etag if match == "etag" else "Sun, 01 Nov 2026 12:00:00 GMT")
+    assert mirror.last.status == (200 if match == "etag" else 206)
+    if match == "etag":
+        assert not got.complete
+        assert got.body == FILE.read(0, got.size)
+        return
+    assert (got.complete, got.sha256, got.get("etag")) == (True, FILE.sha256(), FILE.etag)
+    await idle(running)
+    stored = await running.fetch("/f", "Cache-Control: only-if-cached")
+    assert (stored.sha256, stored.get("etag")) == (FILE.sha256(), FILE.etag)
+
+
+async def test_a_mirror_whose_file_is_of_another_time_does_not_take_over(
+    house: OpenHouse, origin: Origin, mirror: Origin, tmp_path: Path
+) -> None:
+    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)))
+    mirror.script("/f", Reply(Content(33, FILE.size), last_modified="Sun, 01 Nov 2026 12:00:01 GMT"))
+    running = await house(cached(origin, mirror, folder=tmp_path / "c", upstream={"mirrors_match": "size+mtime"}))
+    got = await running.fetch("/f")
+    assert mirror.last.status == 200
+    assert not got.complete
+    assert got.body == FILE.read(0, got.size)
+
+
 @pytest.mark.parametrize("status", [404, 410, 412, 416])
 async def test_a_file_that_goes_away_in_between_is_aborted(
     house: OpenHouse, origin: Origin, tmp_path: Path, status: int
