@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from fileproxy.errors import FileProxyError
+from fileproxy.tcpinfo import NetPath
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -270,6 +271,7 @@ class Answer:
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds: queue, connect, first_byte
     whole: bool = False  # no part of it can be had without all that lies before: a Range gets the whole
     stored: bool = False  # from the cache, or a fill that others share
+    path: NetPath | None = None  # the connection it came over; None for files and what is stored
 
 
 class Transport(Protocol):

@@ -20,7 +20,7 @@ from fileproxy.model import Counters
 from fileproxy.settings.resolve import ResolvedPool
 from fileproxy.settings.schema import Sockets, Tls
 from fileproxy.upstream.attempt import TRACE
-from fileproxy.upstream.request import ExactRequest
+from fileproxy.upstream.request import ExactRequest, WiredResponse
 from fileproxy.upstream.translate import AddressRefused
 
 # aiohttp would add these on its own; what the client did not say is not said for it.
@@ -140,6 +140,7 @@ class Connections:
             request_class=type(
                 "BoundRequest", (ExactRequest,), {"known": self._known, "on_new": staticmethod(self._opened)}
             ),
+            response_class=WiredResponse,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,

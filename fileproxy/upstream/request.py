@@ -9,6 +9,7 @@ outside UTF-8 (kept by us as surrogates) therefore go out through a writer that 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import weakref
@@ -21,6 +22,16 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class WiredResponse(aiohttp.ClientResponse):
+    """An answer that remembers its connection's transport: aiohttp lets go of it as soon as the last byte is here."""
+
+    wire: asyncio.BaseTransport | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        self.wire = connection.transport
+        return await super().start(connection)
 
 
 class ExactRequest(aiohttp.ClientRequest):

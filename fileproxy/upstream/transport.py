@@ -15,6 +15,7 @@ from fileproxy.errors import BadAnswer, UpstreamReset
 from fileproxy.http.fields import end_to_end
 from fileproxy.model import Answer, Body, BytesBody, Counters, Headers, Want, header_values
 from fileproxy.settings.resolve import ResolvedTimeouts
+from fileproxy.tcpinfo import NetPath
 from fileproxy.upstream.attempt import Attempt, Patience
 from fileproxy.upstream.body import HttpBody
 from fileproxy.upstream.connections import Connections
@@ -99,6 +100,7 @@ class HttpTransport:
             async with deadline:
                 response = await self._send(want, attempt)
                 attempt.answered()
+                path = NetPath(self.label, getattr(response, "wire", None), connect_s=attempt.timings.get("connect"))
                 self._counters.observe("mirror.first_byte", attempt.timings["first_byte"], self.label)
                 headers = self._checked_headers(response)
                 body = self._body(want, response, headers)
@@ -111,6 +113,7 @@ class HttpTransport:
                 body,
                 self.label,
                 timings=attempt.timings,
+                path=path,
             )
             return answer
         except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:

@@ -38,6 +38,22 @@ async def test_an_answer(origin: Origin, transport: MakeTransport, counts: Watch
     assert counts.of("mirror.first_byte", made.label) == 1
 
 
+@pytest.mark.parametrize("size", [0, 10, 2 * MIB])
+async def test_an_answer_knows_the_path_it_came_over(origin: Origin, transport: MakeTransport, size: int) -> None:
+    origin.script("/f", Reply(Content(1, size)))
+    made, _ = transport(origin)
+    answer = await made.fetch(want("/f"))
+    path = answer.path
+    assert path is not None
+    assert path.mirror == made.label
+    assert path.rtt_s is not None
+    assert 0 < path.rtt_s < 5
+    await read(answer)
+    info = path.tcp()  # the connection is kept
+    assert info is not None
+    assert info.bytes_received >= size
+
+
 async def test_the_request_is_exactly_what_was_wanted(origin: Origin, transport: MakeTransport) -> None:
     made, _ = transport(f"{origin.url}", prefix="/base/", headers={"X-Key": "k", "authorization": "ours"})
     headers = (("Accept", "a"), ("accept", "b"), ("Authorization", "theirs"), ("Host", "evil"), ("Range", "bytes=0-"))
