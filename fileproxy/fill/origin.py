@@ -16,6 +16,7 @@ from fileproxy.cache.tags import tags_of
 from fileproxy.cache.validation import revalidation_headers, selects, update_headers
 from fileproxy.clock import Clock
 from fileproxy.errors import BadAnswer, FileChanged
+from fileproxy.fill.insist import pauses_s
 from fileproxy.fill.join import Differs, if_range, judge, same_representation
 from fileproxy.fill.values import Contacted, Need
 from fileproxy.http.ranges import RangeSpec, format_range, parse_content_range, resolve
@@ -164,7 +165,10 @@ class OriginSource:
         )
 
     async def segment(self, meta: Meta, need: Need, first: int, end: int) -> tuple[Body, int]:
-        """See ``Source``: Range with If-Range; what comes back joins only under law 1."""
+        """See ``Source``: Range with If-Range; what comes back joins only under law 1.
+
+        That the file has changed is believed when several answers in a row have said so.
+        """
         validator = if_range(meta, size_and_time=self._size_and_time)
         conditions: Headers = (("Range", f"bytes={first}-{end - 1}"),)
         if validator is not None:
