@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 import weakref
@@ -11,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import aiohttp.http_parser
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection
 
 from fileproxy import sockets
@@ -20,6 +18,7 @@ from fileproxy.model import Counters
 from fileproxy.settings.resolve import ResolvedPool
 from fileproxy.settings.schema import Sockets, Tls
 from fileproxy.upstream.attempt import TRACE
+from fileproxy.upstream.names import Names
 from fileproxy.upstream.request import ExactRequest, WiredResponse
 from fileproxy.upstream.translate import AddressRefused
 
@@ -58,26 +57,6 @@ def tls_context(tls: Tls, where: str) -> ssl.SSLContext:
     return context
 
 
-class _Resolver(AbstractResolver):
-    """The system's resolver, given up after the time a connection may take (getaddrinfo knows no timeout)."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._system = aiohttp.ThreadedResolver()
-        self._timeout_s = timeout_s
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._system.resolve(host, port, family)
-        except TimeoutError as error:
-            raise OSError(None, f"no answer within {self._timeout_s:g} s") from error
-
-    async def close(self) -> None:
-        await self._system.close()
-
-
 class Connections:
     """A pool of connections, opened with our TCP options.
 
@@ -110,6 +89,7 @@ class Connections:
         self._counters = counters
         self._forbidden = forbidden
         self._session: aiohttp.ClientSession | None = None
+        self._names: Names | None = None
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._granted: dict[str, Any] | None = None
         self._refused: dict[str, str] = {}
@@ -124,15 +104,15 @@ class Connections:
 
     def _open(self) -> aiohttp.ClientSession:
         pool = self._pool
+        self._names = Names(timeout_s=self._connect_s, keep_s=pool.dns_cache)
         connector = aiohttp.TCPConnector(
             limit=pool.limit,
             limit_per_host=pool.per_host,
             keepalive_timeout=pool.keepalive,
-            use_dns_cache=int(pool.dns_cache) > 0,
-            ttl_dns_cache=int(pool.dns_cache),
+            use_dns_cache=False,  # ``names`` has its own
             happy_eyeballs_delay=None if pool.happy_eyeballs == "off" else pool.happy_eyeballs,
             socket_factory=self._socket,
-            resolver=_Resolver(self._connect_s),
+            resolver=self._names,
             ssl=self._context or True,
         )
         session = aiohttp.ClientSession(
@@ -161,6 +141,8 @@ class Connections:
         family, kind, protocol, _, address = info
         if self._forbidden is not None and (reason := self._forbidden(address[0])) is not None:
             raise AddressRefused(address[0], reason)
+        if self._names is not None:
+            self._names.trying(address[0])
         sock = socket.socket(family, kind, protocol)
         if self._options is not None:
             self._refused = sockets.apply(sock, self._options)
@@ -173,6 +155,8 @@ class Connections:
         sock = None if transport is None else transport.get_extra_info("socket")
         if sock is None:
             return
+        if self._names is not None and transport is not None and (peer := transport.get_extra_info("peername")):
+            self._names.connected(peer[0])
         if self._options is not None:
             sockets.tune_connected(sock, self._options)
         self._granted = sockets.granted(sock)
@@ -185,6 +169,7 @@ class Connections:
             "per_host": pool.per_host,
             "keepalive_s": pool.keepalive,
             "dns_cache_s": pool.dns_cache,
+            "names": {} if self._names is None else self._names.describe(),
             "buffer_bytes": pool.buffer,
             "happy_eyeballs_s": pool.happy_eyeballs,
             "connect_s": self._connect_s,

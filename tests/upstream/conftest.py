@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import aiohttp
 import pytest
+from aiohttp.abc import ResolveResult
 
 from fileproxy.clock import Clock, SystemClock
 from fileproxy.model import Answer, FileSlice, Headers, Incoming, Target, Want
@@ -54,6 +57,35 @@ class Upload:
             if isinstance(piece, Exception):
                 raise piece
             yield piece
+
+
+Known = dict[str, list[str]]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> tuple[Known, list[str]]:
+    """``(names, asked)``: what the resolver says of a name, and which it was asked for."""
+    known: Known = {}
+    asked: list[str] = []
+
+    async def resolve(_: object, host: str, port: int = 0, family: int = socket.AF_INET) -> list[ResolveResult]:
+        asked.append(host)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in known[host]
+        ]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    return known, asked
 
 
 class MakeTransport(Protocol):

@@ -20,36 +20,9 @@ from fileproxy.upstream.redirects import forbidden_address
 from tests.conftest import Authority
 from tests.house import Watched, settled
 from tests.origin import MIB, Content, Origin, Reply, blackhole
-from tests.upstream.conftest import MakeTransport, read, want
+from tests.upstream.conftest import Known, MakeTransport, read, want
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
-Names = dict[str, list[str]]
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> tuple[Names, list[str]]:
-    """``(names, asked)``: what the resolver says of a name, and which it was asked for."""
-    known: Names = {}
-    asked: list[str] = []
-
-    async def resolve(_: object, host: str, port: int = 0, family: int = socket.AF_INET) -> list[ResolveResult]:
-        asked.append(host)
-        if host not in known:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in known[host]
-        ]
-
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    return known, asked
 
 
 # --- TCP options -----------------------------------------------------------------------------------------------------
@@ -179,7 +152,7 @@ async def test_closing_closes_everything(origin: Origin, transport: MakeTranspor
 @pytest.mark.option("upstreams.pool.dns_cache")
 @pytest.mark.parametrize(("kept", "lookups"), [("60s", 1), ("0s", 3)])
 async def test_resolved_names_are_kept(
-    origin: Origin, transport: MakeTransport, names: tuple[Names, list[str]], kept: str, lookups: int
+    origin: Origin, transport: MakeTransport, names: tuple[Known, list[str]], kept: str, lookups: int
 ) -> None:
     names[0]["files.example"] = ["127.0.0.1"]
     origin.script("/f", Reply(b"x", after="close"))
@@ -190,7 +163,7 @@ async def test_resolved_names_are_kept(
     assert origin.accepted == 3
 
 
-async def test_an_unknown_name(transport: MakeTransport, names: tuple[Names, list[str]]) -> None:
+async def test_an_unknown_name(transport: MakeTransport, names: tuple[Known, list[str]]) -> None:
     made, _ = transport("http://nowhere.example")
     with pytest.raises(DnsFailed, match=r"nowhere\.example:80: .*not known"):
         await made.fetch(want())
@@ -209,7 +182,7 @@ async def test_a_resolver_that_hangs_is_given_up(transport: MakeTransport, monke
 
 @pytest.mark.option("upstreams.pool.happy_eyeballs")
 async def test_a_silent_address_does_not_hold_up_the_next(
-    transport: MakeTransport, names: tuple[Names, list[str]]
+    transport: MakeTransport, names: tuple[Known, list[str]]
 ) -> None:
     names[0]["files.example"] = ["127.0.0.1", "127.0.0.2"]
     with blackhole() as silent:
@@ -241,7 +214,7 @@ async def test_an_address_that_never_answers(transport: MakeTransport) -> None:
 
 
 async def test_the_address_is_checked_when_it_is_connected_to(
-    origin: Origin, transport: MakeTransport, names: tuple[Names, list[str]]
+    origin: Origin, transport: MakeTransport, names: tuple[Known, list[str]]
 ) -> None:
     """A name that was harmless when somebody looked it up may lead inside when it is connected to."""
     names[0]["rebound.example"] = ["127.0.0.1"]
@@ -256,7 +229,7 @@ async def test_the_address_is_checked_when_it_is_connected_to(
 
 
 async def test_every_address_of_a_name_is_checked(
-    origin: Origin, transport: MakeTransport, names: tuple[Names, list[str]]
+    origin: Origin, transport: MakeTransport, names: tuple[Known, list[str]]
 ) -> None:
     origin.serve("/f", b"x")
     names[0]["both.example"] = ["127.0.0.3", "127.0.0.1"]
