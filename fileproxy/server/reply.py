@@ -77,6 +77,8 @@ class Reply(web.StreamResponse):
     def _frame(self, request: web.BaseRequest, writer: Any) -> None:
         """Choose Content-Length, chunked or close (RFC 9112 §6.3)."""
         headers = self._headers
+        # The writer is the request's: an answer that failed before its head went out may have left its framing there.
+        writer.chunked, writer.length = False, None
         keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
         bodiless = request.method == "HEAD" or self.status in _NO_BODY
         if bodiless:
