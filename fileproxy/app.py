@@ -31,6 +31,7 @@ from fileproxy.guard.load import LagMeter, descriptors_low
 from fileproxy.http.forwarded import Networks
 from fileproxy.machines import Machines
 from fileproxy.model import Counters
+from fileproxy.pacing import Pacing
 from fileproxy.reports import Reports
 from fileproxy.server.connections import Connections, FrontPolicy
 from fileproxy.server.cors import RouteCors
@@ -104,6 +105,13 @@ class House:
             clock=self._clock,
             facts=self._facts,
         )
+        slot = self._facts.get("worker", 0)
+        self._pacing = Pacing(
+            upstreams=lambda: self._upstreams,
+            totals=self._reports.totals,
+            slot=slot if isinstance(slot, int) else 0,
+            clock=self._clock,
+        )
         number = self._facts.get("generation", 0)
         self._service = Service(
             current=self._build(settings, number if isinstance(number, int) else 0),
@@ -158,6 +166,8 @@ class House:
             clock=self._clock,
             tune=self._tune,
         )
+        self._pacing.tell()
+        self._tasks.start(self._pacing.run(), "pacing")
         self._tasks.start(self._watch_load(), "load")
         self._tasks.start(self._connections.watch(), "connection-sweep")
         self._take(settings)
@@ -176,8 +186,11 @@ class House:
 
     async def apply(self, settings: Settings, generation: int) -> None:
         """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
-        old = self._service.current
+        old, upstreams = self._service.current, self._upstreams
         self._service.current = self._build(settings, generation)
+        self._pacing.tell()
+        for upstream in set(upstreams.values()) - set(self._upstreams.values()):
+            upstream.retire(free=settings.profile == "baseline")
         self._take(settings)
         self._caching.take(settings, self._store)
         for problem in self._logs.apply(settings.logs):

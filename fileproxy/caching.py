@@ -153,7 +153,7 @@ class Caching:
             key=ask.key,
             url=wire.decoded(ask.url),
             headers=wire.unpacked(ask.headers),
-            want=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id),
+            want=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id, client=ask.client),
             policy=policy,
             source=self._origin(generation, ask.upstream, writes=True),
             ranges=wire.specs_of(ask.ranges),

@@ -247,7 +247,8 @@ class Want:
     headers: Headers
     authority: str = ""  # the client's Host, for ``host: preserve``
     body: Incoming | None = None
-    id: str = ""
+    id: str = ""  # of the ask; the parallel requests of one download have the same
+    client: str = ""  # who asks (Ask.client): those who wait take turns; a fill is its first asker's
 
     @property
     def idempotent(self) -> bool:

@@ -81,6 +81,8 @@ class Servers:
                 "servers": [str(place)],
                 "retry": {"attempts": 1},
                 "circuit_breaker": "off",  # rests are ours, too
+                "rate_limit": "off",  # and so is how many connections are worth it
+                "concurrency": "off",
                 "timeouts": {
                     "connect": min(15.0, options.timeout_s),
                     "first_byte": min(30.0, options.timeout_s),

@@ -106,6 +106,7 @@ class PeerSource:
             want=wire.packed(want.headers),
             authority=want.authority,
             id=want.id,
+            client=want.client,
             ranges=None if need.ranges is None else tuple((spec.first, spec.last) for spec in need.ranges),
         )
 

@@ -46,6 +46,7 @@ class PeerAsk(msgspec.Struct, array_like=True):
     rid: bytes = b""
     first: int = 0
     end: int = 0
+    client: str = ""
 
 
 class PeerHead(msgspec.Struct, array_like=True):

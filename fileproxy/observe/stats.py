@@ -1,8 +1,8 @@
 """Totals → the report of ``/stats`` (pure). ``performance_optimizer`` keeps the keys and formats people already read.
 
 Response time is head read to first byte out. An error is a 5xx of ours or a body cut short. Throughput is body bits to
-clients over the last 60 s (less right after the start), in decimal megabits. ``current_rate_limit`` is null: no limiter
-exists yet, so nothing limits the rate, and a number (0 above all) would say otherwise.
+clients over the last 60 s (less right after the start), in decimal megabits. ``current_rate_limit`` is the sum over the
+upstreams of requests a second that the machine may send them; null where nothing limits them (as in the baseline).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def stats(
                 "throughput_mbps": f"{window.bits_per_second / 1e6:.2f}",
                 "uvloop_enabled": level["uvloop_enabled"],
             },
-            "current_rate_limit": None,
+            "current_rate_limit": sum(totals.labelled["upstream.rate_limit"].values()) or None,
             "optimization_level": level["optimization_level"],
         },
         "requests": requests,
@@ -71,7 +71,7 @@ def stats(
             name.removeprefix(_ENDING): count for name, count in counters.items() if name.startswith(_ENDING) and count
         },
         "routes": _family(totals, "route."),
-        "upstreams": _family(totals, "upstream."),
+        "upstreams": {label: _limits(row) for label, row in _family(totals, "upstream.").items()},
         "mirrors": _family(totals, "mirror."),
         "workers": {
             "live": len(totals.live),
@@ -156,6 +156,11 @@ def _family(totals: Totals, prefix: str) -> dict[str, dict[str, Any]]:
             for label, histogram in histograms.items():
                 rows.setdefault(label, {})[f"{name.removeprefix(prefix)}_ms"] = milliseconds(histogram)
     return dict(sorted(rows.items()))
+
+
+def _limits(row: dict[str, Any]) -> dict[str, Any]:
+    """An upstream's row; null instead of 0 where it has no limit."""
+    return {**row, **{name: row.get(name) or None for name in ("rate_limit", "concurrency_limit")}}
 
 
 def _rate(part: int, whole: int) -> float:

@@ -58,6 +58,7 @@ def want_of(ask: Ask, target: Target, name: str, identity: str) -> Want:
         authority=ask.authority,
         body=ask.body,
         id=ask.id,
+        client=ask.client,
     )
 
 

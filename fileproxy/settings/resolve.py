@@ -71,6 +71,11 @@ def breaker(profile: Profile, breaker: CircuitBreaker | Literal["off"]) -> Circu
     return "off" if profile == "baseline" else breaker
 
 
+def limit(profile: Profile, limit: Literal["auto", "off"] | int) -> Literal["auto", "off"] | int:
+    """A limit of requests to an upstream; the baseline has none that adapts."""
+    return "off" if profile == "baseline" and limit == "auto" else limit
+
+
 def balance(profile: Profile, balance: Balance) -> Balance:
     """How mirrors are chosen; the baseline knows nothing that adapts."""
     adapts = balance in ("fastest_response", "resource_based")

@@ -288,6 +288,14 @@ class Upstream(Row):
     health_check: Annotated[Annotated[HealthCheck, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
         "off", description="Ask mirrors how they are; as many bad answers as the breaker allows shut one off."
     )
+    rate_limit: Auto | Off | Count = Field(
+        "auto",
+        description="Requests a second from the whole machine; auto = 10 to 1000, by its errors; off; or a number.",
+    )
+    concurrency: Auto | Off | Count = Field(
+        "auto",
+        description="Requests on their way at a time, each worker; auto = by its response times; off; or a number.",
+    )
     pool: Pool = Field(Pool(), description="Connections kept and opened.")
     sockets: Sockets = Field(Sockets(), description="TCP options towards the mirrors.")
     headers: dict[

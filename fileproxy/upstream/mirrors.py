@@ -75,7 +75,7 @@ class Mirrors:
     def _open(self, profile: resolve.Profile, limits: Limits) -> tuple[Connections, Connections]:
         """The connections to our own servers, and those (checked) to where redirects may lead."""
         settings = self._settings
-        pool = resolve.pool(profile, settings.pool)
+        pool = self._pool = resolve.pool(profile, settings.pool)
         options = resolve.sockets(profile, settings.sockets)
         where = f"upstreams.{self.name}"
         redirects = settings.follow_redirects
@@ -118,8 +118,10 @@ class Mirrors:
         )
         return Mirror(index, url, label, transport)
 
-    async def fetch(self, mirror: Mirror, want: Want, patience: Patience) -> Answer:
-        """One try with this mirror. Until its body is over it counts as in flight.
+    async def fetch(
+        self, mirror: Mirror, want: Want, patience: Patience, over: Callable[[], None] = lambda: None
+    ) -> Answer:
+        """One try with this mirror. Until its body is over it counts as in flight; then ``over`` is called, once.
 
         Raises:
             FileProxyError: as ``HttpTransport.fetch``; RedirectRefused.
@@ -135,12 +137,15 @@ class Mirrors:
         if isinstance(answer.body, HttpBody):
             size = GUESS_BYTES if answer.body.length is None else answer.body.length
             gauge.bytes_in_flight += size
-            answer.body.when_over(lambda error: self._over(mirror, size, error))
+            answer.body.when_over(lambda error: self._over(mirror, size, over, error))
+        else:
+            over()
         return answer
 
-    def _over(self, mirror: Mirror, size: int, error: FileProxyError | None) -> None:
+    def _over(self, mirror: Mirror, size: int, over: Callable[[], None], error: FileProxyError | None) -> None:
         mirror.gauge.in_flight -= 1
         mirror.gauge.bytes_in_flight -= size
+        over()
         if error is not None:
             self._on_break(mirror, error)
 
@@ -181,6 +186,12 @@ class Mirrors:
             headers=self._settings.headers if goal.own else {},
             server_name=self._settings.tls.server_name if goal.own else None,
         )
+
+    @property
+    def most_connections(self) -> int | None:
+        """Connections that there may be to our own servers; None when all of them are folders."""
+        hosts = {(place.scheme, place.host, place.port) for place in self._own}
+        return min(self._pool.limit, self._pool.per_host * len(hosts)) if hosts else None
 
     def describe(self) -> dict[str, Any]:
         """The connections to them (see ``Connections.describe``)."""

@@ -2,18 +2,19 @@
 
 A request is tried again only before its first byte went to the client, and only when sending it twice is allowed and
 possible: an idempotent method whose body was not begun. The next mirror is asked at once; see ``retry.py`` for the
-rest, and ``breaker.py`` for when a mirror is passed over. When the tries run out, the origin's own last answer is
-handed on as it came, or the last error is raised.
+rest, ``breaker.py`` for when a mirror is passed over, and ``gate.py`` for how much the upstream is asked altogether.
+When the tries run out, the origin's own last answer is handed on as it came, or the last error is raised.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fileproxy.clock import Clock
-from fileproxy.errors import FileProxyError, ShutOff, TlsFailed, UpstreamError
+from fileproxy.errors import FileProxyError, RedirectRefused, ShutOff, TlsFailed, UpstreamError
 from fileproxy.model import IDEMPOTENT, Answer, Counters, Want, header
 from fileproxy.settings import resolve
 from fileproxy.settings.schema import Limits
@@ -21,13 +22,18 @@ from fileproxy.settings.schema import Upstream as UpstreamSettings
 from fileproxy.upstream.attempt import Patience
 from fileproxy.upstream.balance import balancer
 from fileproxy.upstream.breaker import Breaker
+from fileproxy.upstream.gate import Gate, Machine, Pass
 from fileproxy.upstream.mirrors import Mirror, Mirrors
 from fileproxy.upstream.probes import Probes
 from fileproxy.upstream.retry import Again, Failure, GiveUp, RetryBudget, decide, rest, retry_after
 from fileproxy.upstream.turns import Trip, Turn, Turns
 
 # What a change of takes effect on the mirrors as they are, with their connections.
-LIVE = frozenset({"balance", "mirrors_match", "retry", "circuit_breaker", "load_header", "slow_start", "health_check"})
+LIVE = frozenset(
+    {"balance", "mirrors_match", "retry", "circuit_breaker", "load_header", "slow_start", "health_check"}
+    | {"rate_limit", "concurrency"}
+)
+_TOO_MANY_REQUESTS = 429
 
 
 class Upstream:
@@ -77,6 +83,14 @@ class Upstream:
         self._probes = Probes(self._mirrors, self._turns, counters=counters, clock=clock, on_answer=self._hear)
         self._balance = balancer(resolve.balance(profile, settings.balance), random)
         self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
+        self._gate = Gate(
+            name,
+            ceiling=self._mirrors.most_connections,
+            rate=resolve.limit(profile, settings.rate_limit),
+            concurrency=resolve.limit(profile, settings.concurrency),
+            counters=counters,
+            clock=clock,
+        )
 
     def takes(self, settings: UpstreamSettings) -> bool:
         """Whether ``apply`` can: the same servers, asked in the same way. Weights may differ, and what is ``LIVE``."""
@@ -95,7 +109,18 @@ class Upstream:
         if settings.retry != old.retry:
             self._budget = RetryBudget(settings.retry.budget, settings.retry.budget_floor)
         self._turns.apply(resolve.breaker(self._profile, settings.circuit_breaker))
+        self._gate.apply(
+            resolve.limit(self._profile, settings.rate_limit), resolve.limit(self._profile, settings.concurrency)
+        )
         self._probes.apply("off" if self._profile == "baseline" else settings.health_check)
+
+    def machine(self, machine: Machine) -> None:
+        """What is known of all workers, every few seconds: its limits are the machine's, and this worker's a share."""
+        self._gate.machine(machine)
+
+    def retire(self, *, free: bool) -> None:
+        """Another one has taken its place, and it serves what is under way. ``free``: nothing is limited any more."""
+        self._gate.retire(free=free)
 
     # --- the trip ----------------------------------------------------------------------------------------------------
 
@@ -126,6 +151,7 @@ class Upstream:
         self._counters.add("mirror.breaks", label=mirror.label)
         if isinstance(error, UpstreamError):
             self._turns.broke(mirror.index)
+            self._gate.broke()
             mirror.gauge.observe(0.0, good=False, now=self._clock.now())
 
     async def fetch(self, want: Want) -> Answer:
@@ -139,28 +165,15 @@ class Upstream:
         self._counters.add("upstream.first_tries", label=self.name)
         self._budget.first_try(trip.started)
         while True:
-            turn = await self._turn(trip)
-            mirror = self._mirrors.all[turn.index]
-            self._counters.add("mirror.tries", label=mirror.label)
-            began = self._clock.now()
-            answer: Answer | None = None
+            taken = self._gate.enter(want) or await self._gate.wait(want, self._left_s(trip))
             try:
-                answer = await self._mirrors.fetch(mirror, want, self._patience(trip, want))
-                answer.tries = trip.tries
-                failure = self._judge(answer)
-            except FileProxyError as error:
-                failure = Failure(error=error)
+                answer, failure = await self._try(trip, want, taken)
             except BaseException:
-                self._turns.end(turn, None)
+                self._gate.leave(taken, learn=False)
                 raise
-            good = self._verdict(failure, turn.index, trip)
-            self._turns.end(turn, good)
-            self._learn(mirror, want, answer, self._clock.now() - began, good)
             if failure is None:
                 assert answer is not None
                 return answer
-            if failure.error is None or isinstance(failure.error, UpstreamError):
-                self._counters.add("mirror.failures", label=mirror.label)
             decision = self._decide(want, failure, trip)
             if isinstance(decision, GiveUp):
                 return self._give_up(failure, answer)
@@ -174,6 +187,43 @@ class Upstream:
             else:
                 trip.order = self._turns.untried(trip)
             self._counters.add("upstream.retries", label=self.name)
+
+    async def _try(self, trip: Trip, want: Want, taken: Pass) -> tuple[Answer | None, Failure | None]:
+        """One try: the answer, and why it is none to be content with. The pass is used up, once the body is over."""
+        turn = await self._turn(trip)
+        mirror = self._mirrors.all[turn.index]
+        self._counters.add("mirror.tries", label=mirror.label)
+        began = taken.since = self._clock.now()
+        answer: Answer | None = None
+        try:
+            answer = await self._mirrors.fetch(
+                mirror, want, self._patience(trip, want), partial(self._gate.leave, taken)
+            )
+            answer.tries = trip.tries
+            failure = self._judge(answer)
+        except FileProxyError as error:
+            self._gate.leave(taken, learn=False)
+            failure = Failure(error=error)
+        except BaseException:
+            self._turns.end(turn, None)
+            raise
+        good = self._verdict(failure, turn.index, trip)
+        self._turns.end(turn, good)
+        self._learn(mirror, want, answer, self._clock.now() - began, good)
+        self._pace(answer, failure)
+        if failure is not None and (failure.error is None or isinstance(failure.error, UpstreamError)):
+            self._counters.add("mirror.failures", label=mirror.label)
+        return answer, failure
+
+    def _pace(self, answer: Answer | None, failure: Failure | None) -> None:
+        """What a try tells of how much the upstream can be asked for."""
+        if answer is not None:
+            first_byte_s = answer.timings.get("first_byte")
+            if first_byte_s is not None and answer.path is not None:
+                first_byte_s -= answer.path.rtt_s or 0.0  # a longer way, or a queue on it, is none at the origin
+            self._gate.answered(answer.status < 500 and answer.status != _TOO_MANY_REQUESTS, first_byte_s)
+        elif failure is not None and isinstance(failure.error, UpstreamError):
+            self._gate.answered(isinstance(failure.error, RedirectRefused))
 
     def _learn(self, mirror: Mirror, want: Want, answer: Answer | None, seconds: float, good: bool | None) -> None:
         """What a try tells of how much its mirror has to do."""
@@ -296,12 +346,14 @@ class Upstream:
                 "stall": timeouts.stall,
                 "idle": timeouts.idle,
             },
+            "limits": self._gate.describe(),
             "pool": self._mirrors.describe(),
         }
 
     async def close(self) -> None:
         """Close every connection and thread. Called when no download uses this upstream any more."""
         await self._probes.close()
+        await self._gate.close()
         self._turns.close()
         await self._mirrors.close()
 
