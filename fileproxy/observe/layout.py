@@ -100,7 +100,7 @@ def layout_of(table: Iterable[Row]) -> Layout:
     shape = (HEADER_CELLS, RING_SECONDS, LABEL_BYTES, ROWS, histogram.BOUNDS)
     digest = hashlib.blake2b(f"{text}\n{shape!r}".encode(), digest_size=8).digest()
     return Layout(
-        hash=int.from_bytes(digest, "little") & (2**63 - 1),
+        hash=int.from_bytes(digest, "little") & (HIGHEST - 1),  # a number that every reader believes
         scalars=scalars,
         gauges=frozenset(row.name for row in table if row.kind == "gauge"),
         ring=ring,
