@@ -36,6 +36,9 @@ from fileproxy.settings.types import (
 )
 
 Count = Annotated[Whole, Ge(1)]
+FieldName = Annotated[
+    str, Meaning("a name like load or system.load"), StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+]
 # setsockopt takes whole seconds and a C int.
 KernelSeconds = Annotated[Duration, Ge(1), Le(32767), Meaning("a time of whole seconds like 60s"), Field(multiple_of=1)]
 KernelBytes = Annotated[Size, Ge(1024), Le(1024**3)]
@@ -141,6 +144,9 @@ class Mirror(Row):
 
     url: str = Field(description="http://, https:// or file:/// URL of one server; a path in it is put before ours.")
     weight: Whole = Field(1, ge=1, le=1000, description="Share of the requests relative to its siblings.")
+    priority: Whole = Field(
+        0, ge=0, le=65535, description="Asked only when no mirror with a lower number can take a request (a backup)."
+    )
 
     @classmethod
     def long_form(cls, value: object) -> object:
@@ -235,6 +241,9 @@ class HealthCheck(Row):
     timeout: Positive = Field(2.0, description="An answer that takes longer is a bad one.")
     statuses: list[Annotated[Whole, Ge(200), Le(599)]] = Field(
         [200, 204], min_length=1, description="Answers of a mirror that is well."
+    )
+    load_field: FieldName | None = Field(
+        None, description="Where in the answer's JSON the mirror reports its load, 0.9 or 90% (resource_based)."
     )
 
 

@@ -9,9 +9,10 @@
 * ``resource_based``: turns in proportion to weight × what each has left. A mirror's load is what it reports; of those
   that report nothing, its part of the bytes that are on their way.
 * ``consistent_hash``: each file has its mirror while it is well, so that mirrors which cache keep different files
-  (weighted rendezvous hashing: C. Schindelhauer and G. Schomaker, 2005). A changed weight moves only what it must.
+  (weighted rendezvous hashing: C. Schindelhauer and G. Schomaker, 2005). A changed weight, and a mirror more or less,
+  move only what they must, wherever in the list it stands: a mirror is known by its URL.
 
-Equals take turns by the first scheme.
+Equals take turns by the first scheme. Mirrors of a lower ``priority`` number come before all others, whatever the way.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Seen:
     bytes_in_flight: int = 0
     response_s: float | None = None  # None: not known
     load: float | None = None  # 0 to 1, as it reported; None: it does not
+    name: str = ""  # tells mirrors apart, over restarts, too; empty: its place among them does
+    priority: int = 0  # the others are asked when none with a lower number is left
 
     @property
     def share(self) -> float:
@@ -124,10 +127,28 @@ class ResourceBased:
 class ConsistentHash:
     def order(self, mirrors: Sequence[Seen], key: str) -> list[int]:
         def score(index: int) -> float:
-            digest = hashlib.blake2b(f"{index} {key}".encode("utf-8", "surrogateescape"), digest_size=7).digest()
+            name = mirrors[index].name or str(index)
+            digest = hashlib.blake2b(f"{name} {key}".encode("utf-8", "surrogateescape"), digest_size=7).digest()
             return -mirrors[index].share / math.log((int.from_bytes(digest, "big") + 1) / (2**56 + 1))
 
         return sorted(range(len(mirrors)), key=score, reverse=True)
+
+
+class Tiers:
+    """One balance for each priority, so that turns which backups do not take are not missed by the others."""
+
+    def __init__(self, make: Callable[[], Balance]) -> None:
+        self._make = make
+        self._tiers: dict[int, Balance] = {}
+
+    def order(self, mirrors: Sequence[Seen], key: str) -> list[int]:
+        order: list[int] = []
+        for priority in sorted({one.priority for one in mirrors}):
+            if priority not in self._tiers:
+                self._tiers[priority] = self._make()
+            tier = [index for index, one in enumerate(mirrors) if one.priority == priority]
+            order += [tier[index] for index in self._tiers[priority].order([mirrors[one] for one in tier], key)]
+        return order
 
 
 def balancer(policy: str, random: Callable[[], float]) -> Balance:
@@ -142,4 +163,4 @@ def balancer(policy: str, random: Callable[[], float]) -> Balance:
     }
     if policy not in makers:
         raise ValueError(f"{policy!r} is not a way to balance")
-    return makers[policy]()
+    return Tiers(makers[policy])

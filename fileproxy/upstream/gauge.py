@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+import msgspec
+
 from fileproxy.upstream.balance import Seen
 
 DECAY_S = 10.0  # an answer's weight falls to 1/e in this time, and so does a bad memory
@@ -26,7 +28,7 @@ class Gauge:
         self._response_s: float | None = None
         self._stamp = 0.0
         self._load: float | None = None
-        self._reported_at = 0.0
+        self._load_until = 0.0
 
     def observe(self, seconds: float, good: bool, now: float) -> None:
         """An answer's first byte came after so long, or the try failed."""
@@ -50,17 +52,26 @@ class Gauge:
             return None
         return self._response_s * math.exp(-max(0.0, now - self._stamp) / DECAY_S)
 
-    def report(self, text: str | None, now: float) -> None:
-        """What a mirror says of its load in a header; None or nonsense changes nothing."""
+    def report(self, text: str | None, now: float, *, holds_s: float = REPORT_S) -> None:
+        """What a mirror says of its load; None or nonsense changes nothing."""
         load = None if text is None else load_of(text)
         if load is not None:
-            self._load, self._reported_at = load, now
+            self._load, self._load_until = load, now + holds_s
 
     def load(self, now: float) -> float | None:
-        return self._load if now < self._reported_at + REPORT_S else None
+        return self._load if now < self._load_until else None
 
-    def seen(self, weight: float, ramp: float, now: float) -> Seen:
-        return Seen(weight, ramp, self.in_flight, self.bytes_in_flight, self.response_s(now), self.load(now))
+    def seen(self, weight: float, ramp: float, now: float, *, name: str = "", priority: int = 0) -> Seen:
+        return Seen(
+            weight,
+            ramp,
+            self.in_flight,
+            self.bytes_in_flight,
+            self.response_s(now),
+            self.load(now),
+            name=name,
+            priority=priority,
+        )
 
 
 def load_of(text: str) -> float | None:
@@ -70,3 +81,16 @@ def load_of(text: str) -> float | None:
         return None
     value = float(match[1]) / (100.0 if match[2] else 1.0)
     return min(1.0, value)
+
+
+def load_in(page: bytes, field: str) -> str | None:
+    """What a health page (JSON) says at ``field``, a name or several joined by dots; None when it does not."""
+    try:
+        found: object = msgspec.json.decode(page)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        return f"{found:.6f}"
+    return found if isinstance(found, str) else None

@@ -129,7 +129,13 @@ class Upstream:
         now = self._clock.now()
         servers, settings = self._settings.servers, self._settings
         known = [
-            mirror.gauge.seen(servers[mirror.index].weight, breaker.ramp(now, settings.slow_start), now)
+            mirror.gauge.seen(
+                servers[mirror.index].weight,
+                breaker.ramp(now, settings.slow_start),
+                now,
+                name=mirror.url,
+                priority=servers[mirror.index].priority,
+            )
             for mirror, breaker in zip(self._mirrors.all, self._turns.breakers, strict=True)
         ]
         return self._balance.order(known, str(want.target))

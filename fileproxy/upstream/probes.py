@@ -3,7 +3,7 @@
 * One that is shut off is asked again when its breaker says so (each second), until it is taken back: for the path of
   ``health_check``; without that by HEAD for the file it served last, which says that it answers, not more.
 * With ``health_check`` the others are asked, too, each ``interval``. ``failure_threshold`` bad answers in a row shut a
-  mirror off before a client has to find out.
+  mirror off before a client has to find out. With ``load_field`` their answers say how busy they are.
 
 A probe carries nothing of a client's request but the path, and never follows it into the retries.
 """
@@ -21,6 +21,7 @@ from fileproxy.settings.schema import HealthCheck
 from fileproxy.tasks import Tasks
 from fileproxy.upstream.attempt import Patience
 from fileproxy.upstream.breaker import Breaker
+from fileproxy.upstream.gauge import REPORT_S, load_in
 from fileproxy.upstream.mirrors import Mirror, Mirrors
 from fileproxy.upstream.turns import Turns
 
@@ -121,7 +122,7 @@ class Probes:
                 answer = await self._mirrors.fetch(mirror, want, Patience(timeout_s, timeout_s, timeout_s))
                 try:
                     self._on_answer(mirror, answer)
-                    await _drain(answer)
+                    page = await _page(answer)
                 finally:
                     await answer.body.aclose()
         except TimeoutError:
@@ -132,6 +133,10 @@ class Probes:
             good = None  # our own shortage
         else:
             good = verdict(answer.status, check)
+            if good and check != "off" and check.load_field is not None and page is not None:
+                # Until the next answer, and the one after that should it fail.
+                holds_s = max(REPORT_S, 2 * (check.interval + check.timeout))
+                mirror.gauge.report(load_in(page, check.load_field), self._clock.now(), holds_s=holds_s)
         if good is False:
             self._counters.add("mirror.probes_failed", label=mirror.label)
         return good
@@ -143,9 +148,12 @@ class Probes:
         self._watched.clear()
 
 
-async def _drain(answer: Answer) -> None:
-    left = MOST_READ
+async def _page(answer: Answer) -> bytes | None:
+    """The whole body; None when it is longer than ``MOST_READ``."""
+    page = bytearray()
     async for piece in answer.body:
-        left -= len(piece) if isinstance(piece, bytes) else piece.length
-        if left < 0:
-            return
+        if isinstance(piece, bytes):
+            page += piece
+        if len(page) > MOST_READ or not isinstance(piece, bytes):
+            return None
+    return bytes(page)

@@ -94,6 +94,34 @@ async def test_a_dead_mirror_that_comes_back_gets_its_share_again(
     assert origin.requests_of("/f") == 5
 
 
+@pytest.mark.option("upstreams.servers.priority")
+@pytest.mark.parametrize("balance", ["round_robin", "fastest_response"])
+async def test_a_backup_serves_while_the_others_cannot(
+    house: OpenHouse, origin: Origin, mirror: Origin, balance: str
+) -> None:
+    servers = [{"url": mirror.url, "priority": 1}, {"url": origin.url, "priority": 0}]
+    values = play(origin, balance=balance, servers=servers)
+    for one in (origin, mirror):
+        one.serve("/f", FILE)
+    running = await house(values)
+    await fetched(running, 10)
+    assert (origin.requests_of("/f"), mirror.requests_of("/f")) == (10, 0)
+    await origin.refuse()
+    origin.reset_all()
+    await fetched(running, 10)
+    assert mirror.requests_of("/f") == 10
+    await origin.listen()
+    label = f"files/{origin.authority}"
+    await running.counts.wait_for(lambda: running.counts.of("mirror.shut_off", label) == 0, within=20.0)
+    await fetched(running, 10)
+    assert mirror.requests_of("/f") == 10
+    values["upstreams"]["files"]["servers"] = [{"url": mirror.url}, {"url": origin.url, "priority": 1}]
+    await running.house.apply(Settings.model_validate(values), 1)  # live: no connection is lost
+    connections = running.counts["upstream.connections"]
+    await fetched(running, 10)
+    assert (mirror.requests_of("/f"), running.counts["upstream.connections"]) == (20, connections)
+
+
 async def test_the_only_one_is_never_shut_off(house: OpenHouse, origin: Origin) -> None:
     """It fails for long enough to be shut off; whoever asks still reaches it, and the first success is seen."""
     origin.script("/f", *[FAILING] * 10, Reply(FILE))

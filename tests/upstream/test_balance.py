@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from itertools import pairwise
@@ -184,6 +185,49 @@ def test_without_its_mirror_a_file_goes_to_the_next_and_no_other_file_moves() ->
         order = some.order(seen([1, 1, 1]), key)
         without = [index for index in order if index != 2]
         assert without == some.order(seen([1, 1]), key)
+
+
+named = st.lists(
+    st.tuples(st.text("abcdef", min_size=1, max_size=6), st.integers(1, 9)),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda one: one[0],
+)
+
+
+@given(named, st.integers(1, 9), st.integers(0, 6))
+def test_a_mirror_more_takes_its_part_and_moves_no_other_file(
+    others: list[tuple[str, int]], weight: int, at: int
+) -> None:
+    """Wherever in the list it is put."""
+    some = way("consistent_hash")
+    before = [Seen(float(one), name=name) for name, one in others]
+    after = [*before[:at], Seen(float(weight), name="new"), *before[at:]]
+    moved = 0
+    for key in KEYS[:600]:
+        one, two = before[some.order(before, key)[0]].name, after[some.order(after, key)[0]].name
+        assert two in (one, "new")
+        moved += two == "new"
+    part = weight / (weight + sum(one for _, one in others))
+    assert abs(moved / 600 - part) < 5 * math.sqrt(part * (1 - part) / 600)
+
+
+# --- backups ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(WAYS), st.lists(st.integers(0, 2), min_size=1, max_size=6))
+def test_backups_come_after_all_others(name: str, priorities: list[int]) -> None:
+    some = way(name)
+    for turn in range(5):
+        order = some.order([Seen(priority=one) for one in priorities], str(turn))
+        assert [priorities[index] for index in order] == sorted(priorities)
+
+
+def test_backups_take_no_turn_from_the_others() -> None:
+    some = way("weighted_round_robin")
+    known = [Seen(3.0), Seen(9.0, priority=1), Seen(1.0)]
+    firsts = Counter(some.order(known, "")[0] for _ in range(40))
+    assert firsts == {0: 30, 2: 10}
 
 
 def test_an_unknown_way() -> None:

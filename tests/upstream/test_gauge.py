@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileproxy.upstream.gauge import DECAY_S, FAILED_S, REPORT_S, Gauge, load_of
+from fileproxy.upstream.gauge import DECAY_S, FAILED_S, REPORT_S, Gauge, load_in, load_of
 
 seconds = st.floats(0.001, 100.0)
 
@@ -67,3 +68,30 @@ def test_a_report_holds_for_a_while() -> None:
     gauge.report("nonsense", 1.0)
     assert gauge.load(REPORT_S - 0.1) == 0.9
     assert gauge.load(REPORT_S) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "text"),
+    [
+        (b'{"load": 0.9}', "load", "0.900000"),
+        (b'{"load": "90%"}', "load", "90%"),
+        (b'{"cpu": {"load": 1}}', "cpu.load", "1.000000"),
+        (b'{"cpu": {"load": 1}}', "cpu", None),
+        (b'{"cpu": 1}', "cpu.load", None),
+        (b'{"load": true}', "load", None),
+        (b"{}", "load", None),
+        (b"[1]", "load", None),
+        (b"load=0.9", "load", None),
+        (b"", "load", None),
+        (b"[" * 60000, "load", None),
+    ],
+)
+def test_where_a_health_page_says_the_load(page: bytes, field: str, text: str | None) -> None:
+    assert load_in(page, field) == text
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda one: st.dictionaries(st.text(), one)))
+def test_whatever_a_page_says_a_load_is_between_none_and_all(page: object) -> None:
+    text = load_in(json.dumps({"a": page}).encode(), "a")
+    load = None if text is None else load_of(text)
+    assert load is None or 0.0 <= load <= 1.0

@@ -208,3 +208,37 @@ async def test_the_load_may_be_told_there(
     one = upstream(origin, clock=clock, **ONCE)
     one.apply(checked(origin, balance="resource_based"))
     await until(lambda: one.describe()["mirrors"][0]["load"] == 0.7)
+
+
+@pytest.mark.option("upstreams.health_check.load_field")
+async def test_a_mirror_whose_health_page_says_nine_tenths_gets_under_a_fifth_of_an_idle_siblings(
+    origin: Origin, mirror: Origin, upstream: MakeUpstream, clock: ManualClock
+) -> None:
+    for one, load in ((origin, b"0.9"), (mirror, b"0.05")):
+        one.script("/healthz", Reply(b'{"status": "ok", "system": {"load": %s}}' % load))
+        one.serve("/f", b"x")
+    some = upstream(origin, mirror, clock=clock, balance="resource_based")
+    options = {"servers": [origin.url, mirror.url], "balance": "resource_based"}
+
+    async def shares(load_field: str | None) -> tuple[int, int]:
+        check = {"path": "/healthz", "interval": "20s", "load_field": load_field}
+        some.apply(schema.Upstream.model_validate({**options, "health_check": check}))
+        await until(lambda: clock.sleeping == 2)
+        for one in (origin, mirror):
+            one.requests.clear()
+        for _ in range(60):
+            await read(await some.fetch(want()))
+        return origin.requests_of("/f"), mirror.requests_of("/f")
+
+    busy, idle = await shares("system.load")
+    assert 0 < busy < idle / 5
+    assert [one["load"] for one in some.describe()["mirrors"]] == [0.9, 0.05]
+    await clock.advance(19.0)  # still good, and after a page that came to nothing, too
+    for one in (origin, mirror):
+        one.script("/healthz", Reply(status=500))
+    await clock.advance(2.0)
+    await until(lambda: clock.sleeping == 2)
+    await clock.advance(15.0)
+    assert [one["load"] for one in some.describe()["mirrors"]] == [0.9, 0.05]
+    await clock.advance(60.0)
+    assert await shares(None) == (30, 30)
