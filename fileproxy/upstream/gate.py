@@ -262,12 +262,12 @@ class Gate:
 
     def machine(self, machine: Machine) -> None:
         """What is known of the whole machine now. To be told every few seconds; until then this worker is alone."""
-        self._machine, self._workers = machine, machine.workers
+        before, self._machine, self._workers = self._machine, machine, machine.workers
         if self._rate is not None:
+            if machine.rate and (before is None or not machine.leads):
+                self._rate.follow(machine.rate)  # whoever begins to lead goes on where the others are
             if machine.leads:
                 self._settle(machine.answers, machine.errors)
-            elif machine.rate:
-                self._rate.follow(machine.rate)
         self._turn_rate()
         self._publish()
         self._call()
@@ -315,7 +315,7 @@ class Gate:
 
     def _publish(self) -> None:
         """What other workers and ``/stats`` see. The rate is the machine's: only one worker says it."""
-        speaks = not self._retired and (self._machine is None or self._machine.leads)
+        speaks = not self._retired and self._machine is not None and self._machine.leads
         for name, value in (
             ("upstream.rate_limit", (self.rate or 0) if speaks else 0),
             ("upstream.concurrency_limit", 0 if self._retired else self.concurrency or 0),
