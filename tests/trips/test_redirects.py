@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Authority, OpenHouse
-from tests.origin import MIB, Content, Origin, Reply
+from tests.origin import MIB, Content, Origin, Reply, reset
+from tests.trips.fills import cached, whole
 from tests.trips.plays import WRITABLE, settings
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
@@ -150,3 +152,46 @@ async def test_a_redirect_without_a_location_is_an_answer(house: OpenHouse, orig
     origin.script("/f", Reply(b"where?", status=302))
     got = await (await house(settings(origin, upstream=OWN))).fetch("/f")
     assert (got.status, got.body) == (302, b"where?")
+
+
+# --- signed links that expire -----------------------------------------------------------------------------------------
+
+GONE = [403, 404, 410]
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_a_link_that_expires_in_mid_download_is_asked_for_anew(
+    house: OpenHouse, origin: Origin, tmp_path: Path, status: int
+) -> None:
+    """The source gives a link for each time it is asked; each is good once, and the first breaks half way."""
+    origin.script("/f", to("/signed/1?sig=a"), to("/signed/2?sig=b"))
+    origin.script("/signed/1", Reply(FILE, breaks=reset(at=MIB // 2)), Reply(b"expired", status=status))
+    origin.serve("/signed/2", FILE)
+    running = await house(cached(origin, folder=tmp_path / "c", upstream=OWN))
+    await whole(running, FILE)
+    assert [one.target for one in origin.requests] == ["/f", "/signed/1?sig=a", "/f", "/signed/2?sig=b"]
+    assert origin.last.get("range") == f"bytes={MIB // 2}-{MIB - 1}"
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_a_stale_link_is_given_up_for_a_new_one(
+    house: OpenHouse, origin: Origin, tmp_path: Path, status: int
+) -> None:
+    """The source, or who remembers its redirect, still gives the old link when the download goes on."""
+    origin.script("/f", *[to("/signed/1?sig=a")] * 2, to("/signed/2?sig=b"))
+    origin.script("/signed/1", Reply(FILE, breaks=reset(at=MIB // 2)), Reply(b"expired", status=status))
+    origin.serve("/signed/2", FILE)
+    running = await house(cached(origin, folder=tmp_path / "c", upstream=OWN))
+    await whole(running, FILE)
+    assert origin.requests_of("/signed/1") == 2
+    assert origin.requests_of("/f") == 3
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_where_the_source_sends_everybody_is_asked_once(house: OpenHouse, origin: Origin, status: int) -> None:
+    """A file that is not there is not looked for again and again."""
+    origin.script("/f", to("/g"))
+    origin.script("/g", Reply(b"no", status=status))
+    got = await (await house(settings(origin, upstream=OWN))).fetch("/f")
+    assert (got.status, got.body) == (status, b"no")
+    assert (origin.requests_of("/f"), origin.requests_of("/g")) == (1, 1)
