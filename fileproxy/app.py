@@ -188,9 +188,9 @@ class House:
         """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
         old, upstreams = self._service.current, self._upstreams
         self._service.current = self._build(settings, generation)
-        self._pacing.tell()
         for upstream in set(upstreams.values()) - set(self._upstreams.values()):
             upstream.retire(free=settings.profile == "baseline")
+        self._pacing.tell()
         self._take(settings)
         self._caching.take(settings, self._store)
         for problem in self._logs.apply(settings.logs):
