@@ -110,6 +110,7 @@ class House:
             upstreams=lambda: self._upstreams,
             totals=self._reports.totals,
             slot=slot if isinstance(slot, int) else 0,
+            lock=self._run_dir / "pacing",
             clock=self._clock,
         )
         number = self._facts.get("generation", 0)
@@ -204,6 +205,7 @@ class House:
         self._service.load = replace(self._service.load, draining=True)
         self._connections.drain()
         self._caching.drain()
+        self._pacing.drain()
 
     @property
     def busy(self) -> int:
@@ -213,6 +215,7 @@ class House:
     async def close(self) -> None:
         """Cut what still runs, and let everything go."""
         self._service.cutting = True
+        self._pacing.close()
         await self._connections.close()
         self._service.current.retire()
         await self._caching.close()

@@ -42,11 +42,12 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is known of all workers: how many there are, what came of this upstream's tries, and the rate that the
-    leading one (``leads``: this one) has settled on (0: none yet).
+    """What is known of all workers: how many there are and which of them this one is (``rank``, from 0), what came of
+    this upstream's tries, and the rate that the one which leads (``leads``: this one) has settled on (0: none does).
     """
 
     workers: int
+    rank: int
     leads: bool
     answers: int
     errors: int
@@ -262,12 +263,12 @@ class Gate:
 
     def machine(self, machine: Machine) -> None:
         """What is known of the whole machine now. To be told every few seconds; until then this worker is alone."""
-        before, self._machine, self._workers = self._machine, machine, machine.workers
+        self._machine, self._workers = machine, machine.workers
         if self._rate is not None:
-            if machine.rate and (before is None or not machine.leads):
-                self._rate.follow(machine.rate)  # whoever begins to lead goes on where the others are
             if machine.leads:
                 self._settle(machine.answers, machine.errors)
+            elif machine.rate:
+                self._rate.follow(machine.rate)
         self._turn_rate()
         self._publish()
         self._call()
@@ -314,10 +315,14 @@ class Gate:
         }
 
     def _publish(self) -> None:
-        """What other workers and ``/stats`` see. The rate is the machine's: only one worker says it."""
-        speaks = not self._retired and self._machine is not None and self._machine.leads
+        """What other workers and ``/stats`` see. The shares of the rate add up to it."""
+        machine = None if self._retired else self._machine
+        rate = self.rate or 0
+        share = 0 if machine is None else rate // machine.workers + (machine.rank < rate % machine.workers)
+        leads = machine is not None and machine.leads and self._rate is not None
         for name, value in (
-            ("upstream.rate_limit", (self.rate or 0) if speaks else 0),
+            ("upstream.rate_limit", share),
+            ("upstream.rate_led", rate if leads else 0),
             ("upstream.concurrency_limit", 0 if self._retired else self.concurrency or 0),
             ("upstream.waiting", len(self._line)),
         ):

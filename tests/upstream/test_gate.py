@@ -229,8 +229,8 @@ async def test_of_a_full_line_the_greediest_is_turned_away(
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def told(leads: bool, answers: int = 0, errors: int = 0, rate: int = 0, workers: int = 2) -> Machine:
-    return Machine(workers, leads, answers, errors, rate)
+def told(leads: bool, answers: int = 0, errors: int = 0, *, rate: int = 0, workers: int = 1, rank: int = 0) -> Machine:
+    return Machine(workers, rank, leads, answers, errors, rate)
 
 
 def burst(one: Gate) -> int:
@@ -242,35 +242,42 @@ def burst(one: Gate) -> int:
 
 async def test_the_leading_worker_judges_and_says_the_rate(counts: Watched, clock: ManualClock) -> None:
     one = gate(counts, clock, rate="auto")
-    assert counts.of("upstream.rate_limit", NAME) == 0  # not before it is known who leads
-    one.machine(told(True))
-    assert counts.of("upstream.rate_limit", NAME) == 1000
+    assert counts.of("upstream.rate_limit", NAME) == 0  # not before it is known how many share it
+    one.machine(told(True, workers=2))
+    assert counts.of("upstream.rate_limit", NAME) == 500
+    assert counts.of("upstream.rate_led", NAME) == 1000
     clock.tick(10.0)
-    one.machine(told(True, 40, 20, 1000))
-    assert (one.rate, counts.of("upstream.rate_limit", NAME)) == (800, 800)
+    one.machine(told(True, 40, 20, workers=2))
+    assert (one.rate, counts.of("upstream.rate_led", NAME)) == (800, 800)
     assert counts.of("upstream.rate_lowered", NAME) == 1
     clock.tick(10.0)
-    one.machine(told(True, 80, 20, 800))
+    one.machine(told(True, 80, 20))
     assert (one.rate, counts.of("upstream.rate_raised", NAME)) == (960, 1)
-    one.machine(told(False, 80, 20, 960))
-    assert counts.of("upstream.rate_limit", NAME) == 0  # another one says it now
+    assert counts.of("upstream.rate_limit", NAME) == 960
+    one.machine(told(False, 80, 20))
+    assert counts.of("upstream.rate_led", NAME) == 0  # another one says it now
     await one.close()
+    assert counts.of("upstream.rate_limit", NAME) == 0
 
 
 async def test_the_others_follow_and_each_takes_its_share(counts: Watched, clock: ManualClock) -> None:
     one = gate(counts, clock, rate="auto")
-    one.machine(told(False, 40, 40, rate=512))
-    assert (one.rate, counts.of("upstream.rate_limit", NAME)) == (512, 0)
+    one.machine(told(False, 40, 40, rate=512, workers=2))
+    assert (one.rate, counts.of("upstream.rate_led", NAME)) == (512, 0)
     assert burst(one) == 256
     one.machine(told(False, 40, 40, rate=512, workers=4))
     clock.tick(1.0)
     assert burst(one) == 128
+    one.machine(told(False, 80, 80))  # nobody leads for a moment: on as before
+    assert one.rate == 512
 
 
-async def test_a_new_leader_goes_on_where_the_old_one_was(counts: Watched, clock: ManualClock) -> None:
-    one = gate(counts, clock, rate="auto")
-    one.machine(told(True, 1000, 900, rate=300))
-    assert one.rate == 300
+@pytest.mark.parametrize("rate", [10, 77, 1000])
+@pytest.mark.parametrize("workers", [1, 2, 3, 16])
+async def test_the_shares_add_up_to_the_rate(counts: Watched, clock: ManualClock, rate: int, workers: int) -> None:
+    for rank in range(workers):
+        gate(counts, clock, rate=rate).machine(told(rank == 0, workers=workers, rank=rank))
+    assert counts.of("upstream.rate_limit", NAME) == rate
 
 
 async def test_without_a_machine_it_judges_its_own_answers(counts: Watched, clock: ManualClock) -> None:
