@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from fileproxy.clock import Clock
 from fileproxy.errors import FileProxyError
-from fileproxy.fill.entry import Entry
+from fileproxy.fill import early
+from fileproxy.fill.entry import NEAR, Entry, Shared
 from fileproxy.fill.flight import Flight
+from fileproxy.fill.plan import early_range
+from fileproxy.fill.values import Need
 from fileproxy.model import Answer
 
 MOST_REMEMBERED = 10_000  # keys that are known not to be shareable
@@ -37,11 +40,14 @@ class Contact:
     """One such answer on its way. ``wait`` is for everybody, ``abandon`` for a leader who leaves.
 
     ``key``: what is asked for. ``behind``: it is made behind an answer, and goes on when nobody waits for it.
+    ``claim``: the bytes it asks for (first, end exclusive), as far as can be said.
     """
 
-    def __init__(self, key: bytes, *, behind: bool = False) -> None:
+    def __init__(self, key: bytes, claim: tuple[int, int], *, behind: bool = False) -> None:
         self.key = key
         self.behind = behind
+        self.claim = claim
+        self._early: list[early.Early] = []  # what was asked for beside it
         self.task: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
         self._reached: Reached | None = None
@@ -75,9 +81,28 @@ class Contact:
         self._orphan = True
         return None if self._reached is None else self._reached.answer
 
-    def reach(self, reached: Reached) -> None:
+    def ask_beside(self, shared: Shared, need: Need) -> None:
+        """Who wants another part than this contact brings asks for it at once, unless somebody has done so."""
+        if self.done or need.ranges is None or len(need.ranges) > 1:
+            return
+        claims = [self.claim, *((one.first, one.end) for one in self._early)]
+        wanted = early_range(need.ranges[0], shared.block, claims, NEAR)
+        if wanted is not None and len(self._early) < early.MOST:
+            shared.counters.add("flight.early")
+            self._early.append(early.Early(shared, need, *wanted))
+
+    def reach(self, reached: Reached, *, ranges: bool = True) -> None:
+        """``ranges``: the origin sends parts of the file, as far as is known."""
+        if reached.entry is not None and reached.shared and ranges:
+            self._early = early.join(self._early, reached.entry, reached.vary)
         self._reached = reached
         self._done.set()
+
+    def close_beside(self) -> None:
+        """It is over: what was asked for beside it and joins nothing is closed."""
+        for one in self._early:
+            one.close()
+        self._early = []
 
     def fail(self, error: FileProxyError) -> None:
         self._error = error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +22,9 @@ from fileproxy.fill.window import Windows
 from fileproxy.http.digests import Verifier, parse_digests
 from fileproxy.model import UNKNOWN_SIZE, Body, Counters, FileSlice, Meta
 from fileproxy.tasks import Tasks
+
+if TYPE_CHECKING:
+    from fileproxy.fill.early import Early
 
 NEAR = 8 * 1024 * 1024  # a reader this far ahead of a flight waits for it rather than asking for itself
 
@@ -54,6 +58,7 @@ class Entry:
         self.writes = writes
         self.no_ranges_until = float("-inf")  # clock.now(); until then a part is not asked of the origin again
         self.flights: list[Flight] = []
+        self.early: dict[Flight, Early] = {}  # what was asked for before there was an entry, by the flight it is for
         self.gone = self.wrong = False
         self.digest = parse_digests(meta.headers, "Repr-Digest")
         self._verifying = asyncio.Lock()
@@ -123,6 +128,8 @@ class Entry:
     def left(self, flight: Flight) -> None:
         """A flight is over."""
         self.flights.remove(flight)
+        if (early := self.early.pop(flight, None)) is not None:
+            early.close()
         self.shared.counters.add("flight.running", -1)
         if not self.meta.pinned and (self.gone or flight.state is not State.DONE):
             # Nothing can complete it, and no record names what was kept of it.
@@ -138,6 +145,9 @@ class Entry:
 
     async def segment(self, flight: Flight) -> tuple[Body, int]:
         """The bytes a flight still misses."""
+        early = self.early.pop(flight, None)
+        if early is not None and (body := await early.joined(self.meta)) is not None:
+            return body, 0
         end = self.meta.size if flight.end is None else flight.end
         try:
             return await flight.need.source.segment(self.meta, flight.need, flight.position, end)

@@ -32,7 +32,7 @@ from fileproxy.errors import (
 from fileproxy.fill.contact import Contact, Reached, Unshareable
 from fileproxy.fill.entry import NEAR, Entry, Shared
 from fileproxy.fill.flight import Flight
-from fileproxy.fill.plan import widened
+from fileproxy.fill.plan import claimed, widened
 from fileproxy.fill.reader import EntryBody
 from fileproxy.fill.values import Contacted, Journal, Need
 from fileproxy.http.cache_control import request_directives
@@ -235,6 +235,8 @@ class Filler:
         if leader and self._known(need.key) is not None:
             return None  # another ask's contact ended while this one looked below memory: what it brought is here
         contact = self._contacts.get(need.key) or self._start(need, None)
+        if not leader:
+            contact.ask_beside(self._shared, need)
         return self._took(need, await self._reached(contact, leader), leader, forward)
 
     def _took(self, need: Need, reached: Reached, leader: bool, forward: Forward) -> Opened | None:
@@ -308,7 +310,8 @@ class Filler:
     # --- contacts -----------------------------------------------------------------------------------------------------
 
     def _start(self, need: Need, stale: Meta | None, *, behind: bool = False) -> Contact:
-        contact = self._contacts[need.key] = Contact(need.key, behind=behind)
+        claim = claimed(need.ranges if stale is None else None, self._shared.block)
+        contact = self._contacts[need.key] = Contact(need.key, claim, behind=behind)
         contact.task = self._shared.tasks.start(self._reach(contact, need, stale), "contact")
         return contact
 
@@ -333,7 +336,7 @@ class Filler:
             spec = widened(need.ranges, self._shared.block) if need.ranges else None
             contacted = await need.source.contact(need, spec, stale)
             try:
-                contact.reach(await self._adopt(need, contacted, stale))
+                contact.reach(await self._adopt(need, contacted, stale), ranges=contacted.ranges)
             except BaseException:
                 if contacted.answer is not None:
                     await contacted.answer.body.aclose()
@@ -345,6 +348,7 @@ class Filler:
             error = ours
         finally:
             self._forget(contact)
+            contact.close_beside()
             if not contact.done:
                 contact.fail(error)
         if contact.waiters == 0:  # nobody learns of it otherwise

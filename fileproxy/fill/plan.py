@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from fileproxy.http.ranges import RangeSpec
+from fileproxy.model import UNKNOWN_SIZE
 
 
 def widened(specs: Sequence[RangeSpec], block: int) -> RangeSpec:
@@ -17,6 +18,42 @@ def widened(specs: Sequence[RangeSpec], block: int) -> RangeSpec:
         return first
     start = first.first // block * block
     return RangeSpec(start, None if first.last is None else (first.last // block + 1) * block - 1)
+
+
+def claimed(specs: Sequence[RangeSpec] | None, block: int) -> tuple[int, int]:
+    """The bytes (first, end exclusive) that a first contact for these ranges asks for, as far as can be said."""
+    if not specs:
+        return 0, UNKNOWN_SIZE
+    spec = widened(specs, block)
+    if spec.first is None:
+        return 0, 0  # a suffix: somewhere at the end
+    return spec.first, UNKNOWN_SIZE if spec.last is None else spec.last + 1
+
+
+def early_range(spec: RangeSpec, block: int, claims: Iterable[tuple[int, int]], near: int) -> tuple[int, int] | None:
+    """The bytes (first, end exclusive) that an ask should have sent for at once while a first contact is on its way.
+
+    None when what was claimed before brings its first byte soon: then it waits for that. What others have claimed
+    further on is left to them, and nobody claims more than ``near`` bytes.
+
+    Args:
+        spec: what is asked for; never a suffix: nobody knows yet where it begins.
+        claims: (first, end) of what has been asked for already.
+        near: bytes from the beginning of a claim that are waited for rather than asked for.
+    """
+    if spec.first is None:
+        return None
+    asked = widened((spec,), block)
+    assert asked.first is not None
+    start, end = asked.first, asked.first + near
+    if asked.last is not None:
+        end = min(end, asked.last + 1)
+    for first, until in claims:
+        if first <= start < until and start - first <= near:
+            return None
+        if first > start:
+            end = min(end, first)
+    return start, end
 
 
 def segment_end(

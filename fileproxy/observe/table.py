@@ -96,6 +96,7 @@ TABLE: tuple[Row, ...] = (
     Row("peer.alone", "counter", "Fetches without the worker that owns the key, because it could not be reached."),
     Row("flight.started", "counter", "Segments that began to be fetched."),
     Row("flight.running", "gauge", "Segments being fetched now."),
+    Row("flight.early", "counter", "Parts asked for while the first answer for their file was still on its way."),
     Row("flight.resumed", "counter", "Segments that went on at the next missing byte after a break."),
     Row("flight.failed", "counter", "Segments that could not go on."),
     Row("cache.disk_reads", "counter", "Runs of blocks handed out from disk."),

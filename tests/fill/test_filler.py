@@ -16,14 +16,17 @@ from fileproxy.cache.store import Store
 from fileproxy.clock import ManualClock
 from fileproxy.errors import BadAnswer, ConnectRefused, FileProxyError, UpstreamReset
 from fileproxy.fill.contact import MOST_REMEMBERED, Contact, Reached, Unshareable
+from fileproxy.fill.early import MOST, join
 from fileproxy.fill.entry import Shared
 from fileproxy.fill.filler import Filler, Opened
+from fileproxy.fill.flight import Flight
 from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.values import Need
 from fileproxy.fill.window import Windows
+from fileproxy.http.ranges import RangeSpec, parse_ranges, resolve
 from fileproxy.model import Answer, Headers, Target, Want, header
 from fileproxy.tasks import Tasks
-from tests.fill.kit import BLOCK, ETAG, FILE, Feed
+from tests.fill.kit import BLOCK, ETAG, FILE, Feed, MakeKit
 from tests.house import Lines, Watched
 
 HOUR = ("Cache-Control", "max-age=3600")
@@ -67,6 +70,17 @@ class Play:
         self.answers[number].set_result(Answer(status, "", headers, feed))
         return feed
 
+    def part(self, number: int, *headers: tuple[str, str], size: int = len(FILE)) -> Feed:
+        """Settle an answer with the part that was asked for."""
+        spec = parse_ranges(header(self.asked[number].headers, "Range") or "")
+        assert spec is not None
+        ((at, length),) = resolve(spec, size)
+        place = ("Content-Range", f"bytes {at}-{at + length - 1}/{size}")
+        return self.answer(place, *headers, status=206, data=FILE[at : at + length], number=number)
+
+    def ranged(self, first: int, last: int | None, *headers: tuple[str, str]) -> asyncio.Task[Opened]:
+        return self.open(*headers, ranges=(RangeSpec(first, last),))
+
     def fail(self, error: FileProxyError) -> None:
         self.answers[-1].set_exception(error)
 
@@ -103,6 +117,15 @@ async def read(opened: Opened) -> bytes:
         return b"".join([piece async for piece in body if isinstance(piece, bytes)])
     finally:
         await body.aclose()
+
+
+async def read_part(opened: Opened, first: int, last: int) -> bytes:
+    assert opened.body is not None
+    try:
+        pieces = opened.body.pieces(first, last + 1 - first)
+        return b"".join([piece async for piece in pieces if isinstance(piece, bytes)])
+    finally:
+        await opened.body.aclose()
 
 
 @pytest.fixture
@@ -340,11 +363,176 @@ async def test_who_wants_nothing_shared_waits_for_nobody(play: Play) -> None:
     assert not play.asked
 
 
+# --- parts asked for beside a first contact --------------------------------------------------------------------------
+
+
+async def test_who_wants_another_part_does_not_wait_for_two_answers(play: Play) -> None:
+    tasks = [play.ranged(10, 20), play.ranged(3 * BLOCK + 5, 5 * BLOCK), play.ranged(4 * BLOCK, 4 * BLOCK + 9)]
+    await play.asked_for(2)
+    await play.turns()
+    assert [header(want.headers, "Range") for want in play.asked] == [
+        f"bytes=0-{BLOCK - 1}",
+        f"bytes={3 * BLOCK}-{6 * BLOCK - 1}",
+    ]
+    assert play.counts["flight.early"] == 1
+    play.part(1, ETAG, HOUR)  # the early answer may come first
+    await play.turns()
+    assert not any(task.done() for task in tasks)
+    play.part(0, ETAG, HOUR)
+    one, two, three = [await task for task in tasks]
+    assert await read_part(two, 3 * BLOCK + 5, 5 * BLOCK) == FILE[3 * BLOCK + 5 : 5 * BLOCK + 1]
+    assert await read_part(three, 4 * BLOCK, 4 * BLOCK + 9) == FILE[4 * BLOCK : 4 * BLOCK + 10]
+    assert await read_part(one, 10, 20) == FILE[10:21]
+    assert len(play.asked) == 2
+
+
+async def test_an_early_answer_may_come_late(play: Play) -> None:
+    """The flight that takes it over waits for it, and whoever comes meanwhile waits for the flight."""
+    tasks = [play.ranged(10, 20), play.ranged(3 * BLOCK, 4 * BLOCK - 1)]
+    await play.asked_for(2)
+    play.part(0, ETAG, HOUR)
+    one, two = [await task for task in tasks]
+    assert await read_part(one, 10, 20) == FILE[10:21]
+    late = await play.ranged(3 * BLOCK + 7, 3 * BLOCK + 8)
+    reading = [
+        play.tasks.start(read_part(two, 3 * BLOCK, 4 * BLOCK - 1), "open"),
+        play.tasks.start(read_part(late, 3 * BLOCK + 7, 3 * BLOCK + 8), "open"),
+    ]
+    await play.turns()
+    assert len(play.asked) == 2
+    play.part(1, ETAG, HOUR)
+    assert await asyncio.gather(*reading) == [FILE[3 * BLOCK : 4 * BLOCK], FILE[3 * BLOCK + 7 : 3 * BLOCK + 9]]
+
+
+VARY = ("Vary", "Accept-Language")
+JOINS_NOT: dict[str, Any] = {
+    "another version": lambda play: play.part(1, ("ETag", '"two"'), HOUR),
+    "another size": lambda play: play.part(1, ETAG, HOUR, size=len(FILE) - 1),
+    "another coding": lambda play: play.part(1, ETAG, HOUR, ("Content-Encoding", "gzip")),
+    "no validator": lambda play: play.part(1, HOUR),
+    "weak": lambda play: play.part(1, ("ETag", 'W/"one"'), HOUR),
+    "whole": lambda play: play.answer(ETAG, HOUR, number=1),
+    "not to be stored": lambda play: play.part(1, ETAG, ("Cache-Control", "private")),
+    "an error": lambda play: play.answer(status=503, data=b"sorry", number=1),
+    "beyond": lambda play: play.answer(("Content-Range", "bytes */7"), status=416, data=b"", number=1),
+    "another part": lambda play: play.answer(
+        ("Content-Range", f"bytes 0-9/{len(FILE)}"), ETAG, HOUR, status=206, data=FILE[:10], number=1
+    ),
+    "a break": lambda play: play.answers[1].set_exception(UpstreamReset("gone")),
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["early-first", "early-last"])
+@pytest.mark.parametrize("what", JOINS_NOT)
+async def test_what_does_not_join_is_closed_and_asked_for_under_law_1(play: Play, what: str, first: bool) -> None:
+    tasks = [play.ranged(10, 20), play.ranged(3 * BLOCK, 4 * BLOCK - 1)]
+    await play.asked_for(2)
+    if first:
+        JOINS_NOT[what](play)
+        await play.turns()
+    play.part(0, ETAG, HOUR)
+    one, two = [await task for task in tasks]
+    reading = play.tasks.start(read_part(two, 3 * BLOCK, 4 * BLOCK - 1), "open")
+    if not first:
+        await play.turns()
+        assert len(play.asked) == 2
+        JOINS_NOT[what](play)
+    await play.asked_for(3)
+    assert header(play.asked[2].headers, "If-Range") == ETAG[1]
+    play.part(2, ETAG, HOUR)
+    assert await reading == FILE[3 * BLOCK : 4 * BLOCK]
+    assert await read_part(one, 10, 20) == FILE[10:21]
+
+
+async def test_an_early_answer_of_another_variant_does_not_join(play: Play) -> None:
+    """Whatever its tag: two variants of one URL may be told apart by nothing else."""
+    tasks = [play.ranged(10, 20, VARY), play.ranged(3 * BLOCK, 4 * BLOCK - 1, ("Accept-Language", "de"))]
+    await play.asked_for(2)
+    play.part(1, ETAG, HOUR, VARY)
+    play.part(0, ETAG, HOUR, VARY)
+    assert await read_part(await tasks[0], 10, 20) == FILE[10:21]
+    await play.asked_for(3)  # a first contact for the variant
+    play.part(2, ETAG, HOUR, VARY)
+    assert await read_part(await tasks[1], 3 * BLOCK, 4 * BLOCK - 1) == FILE[3 * BLOCK : 4 * BLOCK]
+    again = await play.ranged(3 * BLOCK, 3 * BLOCK, VARY)  # the other one did not get that part
+    reading = play.tasks.start(read_part(again, 3 * BLOCK, 3 * BLOCK), "open")
+    await play.asked_for(4)
+    play.part(3, ETAG, HOUR, VARY)
+    assert await reading == FILE[3 * BLOCK : 3 * BLOCK + 1]
+
+
+ENDS_OTHERWISE: dict[str, Any] = {
+    "private": lambda play: play.part(0, ETAG, ("Cache-Control", "private")),
+    "no-cache": lambda play: play.part(0, ETAG, ("Cache-Control", "no-cache")),
+    "whole": lambda play: play.answer(ETAG, HOUR, number=0),
+    "not pinned": lambda play: play.answer(HOUR, number=0),
+    "short": lambda play: play.answer(ETAG, HOUR, data=FILE[:BLOCK], number=0),
+}
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("how", ENDS_OTHERWISE)
+async def test_early_answers_are_closed_when_the_contact_ends_otherwise(play: Play, how: str, answered: bool) -> None:
+    tasks = [play.ranged(10, 20), play.ranged(3 * BLOCK, 4 * BLOCK - 1)]
+    await play.asked_for(2)
+    early = play.part(1, ETAG, HOUR) if answered else None
+    await play.turns()
+    ENDS_OTHERWISE[how](play)
+    opened = [await task for task in tasks]
+    await play.turns()
+    assert early.closed if early is not None else play.answers[1].cancelled()
+    assert play.counts["flight.started"] <= 1
+    for one in opened:
+        if one.answer is not None:
+            await one.answer.body.aclose()
+        if one.body is not None:
+            await one.body.aclose()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_contact_that_brings_nothing_leaves_no_early_answer_open(
+    play: Play, answered: bool, fails: bool
+) -> None:
+    tasks = [play.ranged(10, 20), play.ranged(3 * BLOCK, 4 * BLOCK - 1)]
+    await play.asked_for(2)
+    early = play.part(1, ETAG, HOUR) if answered else None
+    await play.turns()
+    if fails:
+        play.answers[0].set_exception(ConnectRefused("nobody there"))
+    else:
+        for task in tasks:
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await play.turns()
+    assert early.closed if early is not None else play.answers[1].cancelled()
+
+
+async def test_early_asks_are_bounded_and_only_for_one_part_of_what_is_not_stored(play: Play) -> None:
+    tasks = [play.ranged(0, 0)]
+    await play.asked_for(1)
+    tasks += [play.ranged(2 * number * BLOCK, 2 * number * BLOCK) for number in range(1, MOST + 5)]
+    tasks.append(play.open(ranges=(RangeSpec(3, 4), RangeSpec(10**7, 10**7 + 1))))
+    tasks.append(play.open(ranges=(RangeSpec(None, 5),)))
+    tasks.append(play.open())
+    await play.turns()
+    assert len(play.asked) == 1 + MOST == 1 + play.counts["flight.early"]
+    play.answers[0].set_exception(ConnectRefused("nobody there"))
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await play.stored(ETAG, ("Cache-Control", "max-age=1"))
+    play.clock.tick(10)
+    asked = len(play.asked)
+    tasks = [play.ranged(0, 0), play.ranged(3 * BLOCK, 3 * BLOCK)]  # one revalidation for the whole file
+    await play.asked_for(asked + 1)
+    play.answer(ETAG, HOUR, status=304, data=b"")
+    assert [await read_part(await task, 0, 9) for task in tasks] == [FILE[:10]] * 2
+
+
 # --- contacts --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_contact_tells_everybody(play: Play) -> None:
-    contact = Contact(b"k")
+    contact = Contact(b"k", (0, 1))
     waiting = [play.tasks.start(contact.wait(), "wait") for _ in range(3)]
     await play.turns()
     assert contact.waiters == 3
@@ -353,6 +541,39 @@ async def test_a_contact_tells_everybody(play: Play) -> None:
     assert [await task for task in waiting] == [reached] * 3
     assert contact.waiters == 0
     assert await contact.wait() is reached
+
+
+async def test_nobody_asks_beside_a_contact_that_is_over(play: Play) -> None:
+    contact = Contact(b"k", (0, BLOCK))
+    contact.reach(Reached())
+    contact.ask_beside(play.filler._shared, play.need(ranges=(RangeSpec(5 * BLOCK, 6 * BLOCK),)))
+    await play.turns()
+    assert not play.asked
+
+
+async def test_a_flight_that_never_began_closes_the_answer_it_was_made_for(kit: MakeKit) -> None:
+    one = kit()
+    closed: list[bool] = []
+    early: Any = SimpleNamespace(close=lambda: closed.append(True))
+    flight = Flight(one.entry, one.need, 0, BLOCK)
+    one.entry.early[flight] = early
+    task = one.entry.launch(flight).task
+    assert task is not None
+    task.cancel()
+    await one.turns()
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_only_what_is_pinned_can_be_joined(kit: MakeKit, pinned: bool) -> None:
+    one = kit(pinned=pinned)
+
+    async def joined(_meta: Any) -> None:
+        return None
+
+    early: Any = SimpleNamespace(need=one.need, first=BLOCK, end=2 * BLOCK, joined=joined)
+    assert join([early], one.entry, ()) == ([] if pinned else [early])
+    assert len(one.entry.flights) == pinned
 
 
 async def test_unshareable_keys_are_forgotten_in_time_and_number() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,31 @@ async def test_ranges_through_the_owner(workers: Any, origin: Origin) -> None:
     assert (beyond.status, beyond.get("content-range")) == (416, f"bytes */{FILE.size}")
     await whole(two, FILE, path)
     await whole(one, FILE, path)
+
+
+async def test_parts_are_asked_for_beside_the_first_contact(workers: Any, origin: Origin) -> None:
+    """Over both workers: while the origin thinks, everybody's part is on its way, and nothing is asked for twice."""
+    both, one, two = await workers()
+    for path in (both.path(one), both.path(two)):
+        gate = Gate()
+        origin.script(path, Reply(FILE, before_head=gate))
+        spans = [(0, 10), (2 * BLOCK, 3 * BLOCK + 1), (6 * BLOCK + 9, 6 * BLOCK + 10)]
+        clients = [asyncio.create_task(part(running, FILE, *span, path)) for span in spans for running in (one, two)]
+        await origin.wait_for(partial(_has, origin, path, 3))
+        await one.counts.wait_for(lambda: one.counts["downloads.active"] == 3)
+        await two.counts.wait_for(lambda: two.counts["downloads.active"] == 3)
+        gate.open()
+        await asyncio.gather(*clients)
+        await idle(one)
+        await idle(two)
+        assert origin.sent[path] == 4 * BLOCK
+        assert origin.requests_of(path) == 3
+    assert one.counts["flight.early"] + two.counts["flight.early"] >= 4
+    assert one.counts["peer.alone"] == two.counts["peer.alone"] == 0
+
+
+def _has(origin: Origin, path: str, requests: int) -> bool:
+    return origin.requests_of(path) == requests
 
 
 async def test_only_the_owner_writes_and_everybody_reads(workers: Any, origin: Origin) -> None:
