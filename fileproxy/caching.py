@@ -25,6 +25,7 @@ from fileproxy.errors import BadTarget
 from fileproxy.fill import wire
 from fileproxy.fill.entry import Shared
 from fileproxy.fill.filler import Filler
+from fileproxy.fill.lanes import Lanes
 from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.owners import WorkerOwners
 from fileproxy.fill.peer import PeerSource
@@ -37,7 +38,7 @@ from fileproxy.observe.slots import Slots
 from fileproxy.process import cpu_count
 from fileproxy.server.routing import Match
 from fileproxy.server.service import Generation, LogLines
-from fileproxy.settings import Settings, schema
+from fileproxy.settings import Settings, resolve, schema
 from fileproxy.shared import SharedStore
 from fileproxy.tasks import Tasks
 
@@ -95,6 +96,7 @@ class Caching:
         self.owners = WorkerOwners(run_dir / "owners", Slots(run_dir / "owners"), clock)
         self._peers = PeerServer(self.filler, self._need_of, tasks)
         self._feed = BanFeed(self.bans, store, leads=leads, secret=self.secret, counters=counters, clock=clock)
+        self._lanes: dict[str, Lanes] = {}  # by upstream
         self.take(settings, store)
 
     def _disk(self, disk: schema.DiskTier) -> DiskTier:
@@ -139,6 +141,8 @@ class Caching:
             clock=self._clock,
             ban=lambda: self.bans.seq,
             size_and_time=generation.settings.upstreams[name].mirrors_match == "size+mtime",
+            lanes=self._lanes.setdefault(name, Lanes()),
+            shared=self.shared,
         )
 
     def _need_of(self, ask: wire.PeerAsk) -> Need | None:
@@ -171,6 +175,11 @@ class Caching:
         cache = settings.cache
         self._manager.configure(sizes_of(settings), cache.memory_check, worker_count(settings))
         self.shared.fill_after_abort = cache.fill_after_abort
+        for name, upstream in settings.upstreams.items():
+            lanes = self._lanes.setdefault(name, Lanes())
+            lanes.parallel = resolve.parallel(settings.profile, upstream.segments.parallel)
+            lanes.cap = max(1, resolve.pool(settings.profile, upstream.pool).per_host * len(upstream.servers) // 2)
+            lanes.stall_s = None if isinstance(upstream.timeouts.stall, str) else upstream.timeouts.stall
         self.store.shared = (
             None
             if cache.redis == "off" or store.state == "off"

@@ -107,6 +107,21 @@ class Seekable(Protocol):
         ...
 
 
+class Nudged(Exception):
+    """Who waited for a body's next bytes was told to look up (``Connected.nudge``). The body is as it was."""
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A body that arrives over a connection of its own, which may be too slow or break."""
+
+    path: NetPath | None
+
+    def nudge(self) -> None:
+        """Whoever waits for the next bytes gets :class:`Nudged` at once; nothing is lost. Else nothing happens."""
+        ...
+
+
 class BytesBody:
     """A body that is already in memory."""
 
@@ -249,6 +264,7 @@ class Want:
     body: Incoming | None = None
     id: str = ""  # of the ask; the parallel requests of one download have the same
     client: str = ""  # who asks (Ask.client): those who wait take turns; a fill is its first asker's
+    avoid: frozenset[str] = frozenset()  # labels of mirrors that are asked only when there is no other
 
     @property
     def idempotent(self) -> bool:
@@ -294,8 +310,8 @@ class Counters(Protocol):
         """Add to a counter or gauge, or to the row ``label`` of a labelled family (see the table)."""
         ...
 
-    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
-        """Put one duration into a histogram."""
+    def observe(self, name: str, seconds: float, label: str | None = None, times: int = 1) -> None:
+        """Put one duration into a histogram, or so many of the same length."""
         ...
 
     def traffic(self, amount: int) -> None:

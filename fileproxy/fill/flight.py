@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
 from fileproxy.fill.landed import Cursor, Landed
 from fileproxy.fill.states import EDGES, OVER, State
+from fileproxy.fill.values import Span
 from fileproxy.http.digests import Verifier
 from fileproxy.model import Body
 
@@ -32,6 +33,7 @@ HOLD_S = 0.5  # how long a flight without readers waits for its first, or its ne
 BARREN_MOST = 12  # times in a row that going on may fail without a new byte
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 DIGEST_TRIES = 3
+REACH = 32 * 1024 * 1024  # no window is larger
 WRONG = "The file does not have the digest that its origin said."
 
 
@@ -184,6 +186,7 @@ class Flight(Landed):
             try:
                 if self._body is None:
                     self._body, self._skip = await self.entry.segment(self)
+                self._share()
                 self._turn(State.STREAMING)
                 await self._stream(self._body)
                 return
@@ -208,6 +211,20 @@ class Flight(Landed):
             if barren:
                 await self.entry.shared.clock.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (barren - 1)))
             self._turn(State.CONNECTING)
+
+    def _share(self) -> None:
+        """Where one connection is too slow, others may help."""
+        assert self._body is not None
+        if self.entry.meta.pinned and self.end is not None:
+            span = Span(self.end, self._reach, lambda: self.entry.shared.windows.size)
+            got = self._body, self._skip
+            self._body, self._skip = self.need.source.stream(self.entry.meta, self.need, got, self.position, span)
+
+    def _reach(self) -> int:
+        """Where the next block begins that is held, or that another flight brings; seen only so far as it matters."""
+        assert self.end is not None
+        meeting = self._meeting(REACH)
+        return min(self.end, self.position + REACH) if meeting is None else meeting
 
     async def _stream(self, body: Body) -> None:
         skip = self._skip

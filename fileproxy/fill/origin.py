@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 
@@ -15,20 +14,18 @@ from fileproxy.cache.storing import has_strong_validator, storable, stored_heade
 from fileproxy.cache.tags import tags_of
 from fileproxy.cache.validation import revalidation_headers, selects, update_headers
 from fileproxy.clock import Clock
-from fileproxy.errors import BadAnswer, FileChanged
+from fileproxy.errors import BadAnswer
+from fileproxy.fill.entry import Shared
 from fileproxy.fill.insist import pauses_s
-from fileproxy.fill.join import Differs, if_range, judge, same_representation
-from fileproxy.fill.values import Contacted, Need
+from fileproxy.fill.join import same_representation
+from fileproxy.fill.lanes import Lanes
+from fileproxy.fill.parts import Fetcher, Parts
+from fileproxy.fill.stream import Stream
+from fileproxy.fill.values import Contacted, Need, Span
 from fileproxy.http.ranges import RangeSpec, format_range, parse_content_range, resolve
-from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Headers, Meta, Seekable, Want, header, header_values, without
+from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Connected, Headers, Meta, Seekable, header, header_values, without
 
 _PART = frozenset({"content-range", "content-length"})
-
-
-class Fetcher(Protocol):
-    """An upstream: retries and mirrors are its business."""
-
-    async def fetch(self, want: Want) -> Answer: ...
 
 
 class OriginSource:
@@ -40,6 +37,7 @@ class OriginSource:
         ban: the newest purge now.
         size_and_time: mirrors whose ETags differ hold the same bytes where size and Last-Modified are equal
             (``mirrors_match``).
+        lanes, shared: to ask for several parts at once where one connection is too slow; None: never.
     """
 
     def __init__(
@@ -51,6 +49,8 @@ class OriginSource:
         clock: Clock,
         ban: Callable[[], int],
         size_and_time: bool = False,
+        lanes: Lanes | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.writes = writes
         self._upstream = upstream
@@ -58,32 +58,46 @@ class OriginSource:
         self._clock = clock
         self._ban = ban
         self._size_and_time = size_and_time
+        self._lanes = lanes
+        self._shared = shared
 
     async def contact(self, need: Need, spec: RangeSpec | None, stale: Meta | None) -> Contacted:
-        """See ``Source``. A revalidation is one for the whole file, whatever part of it is asked for."""
+        """See ``Source``. A revalidation is one for the whole file, whatever part of it is asked for.
+
+        An answer that contradicts itself or what was asked is none: it is asked for again.
+        """
         conditions: Headers = ()
         if stale is not None:
             conditions = revalidation_headers(stale.headers)
         elif spec is not None:
             conditions = (("Range", format_range(spec)),)
-        ban, requested_at = self._ban(), self._clock.time()
-        answer = await self._upstream.fetch(replace(need.want, headers=(*need.want.headers, *conditions)))
-        if (
-            stale is not None
-            and answer.status == 304
-            and not selects(stale.headers, answer.headers, self._clock.time())
-        ):
-            await answer.body.aclose()  # it speaks of another version than ours: ask for the file itself (§4.3.4)
-            stale = None
-            answer = await self._upstream.fetch(need.want)
-        try:
-            found = self._judge(need, answer, spec if stale is None else None, stale, ban, requested_at)
-        except BaseException:
-            await answer.body.aclose()
-            raise
-        if found.answer is None:
-            await answer.body.aclose()
-        return found
+        conditional = replace(need.want, headers=(*need.want.headers, *conditions), avoid=self._slow())
+        pauses = pauses_s()
+        while True:
+            ban, requested_at = self._ban(), self._clock.time()
+            answer, asked, confirms = await self._upstream.fetch(conditional), spec, stale
+            if (
+                confirms is not None
+                and answer.status == 304
+                and not selects(confirms.headers, answer.headers, self._clock.time())
+            ):
+                await answer.body.aclose()  # it speaks of another version than ours: ask for the file itself (§4.3.4)
+                asked = confirms = None
+                answer = await self._upstream.fetch(need.want)
+            try:
+                found = self._judge(need, answer, asked if confirms is None else None, confirms, ban, requested_at)
+            except BadAnswer:
+                await answer.body.aclose()
+                if (pause_s := next(pauses, None)) is None:
+                    raise
+                await self._clock.sleep(pause_s)
+                continue
+            except BaseException:
+                await answer.body.aclose()
+                raise
+            if found.answer is None:
+                await answer.body.aclose()
+            return found
 
     def _judge(
         self, need: Need, answer: Answer, spec: RangeSpec | None, stale: Meta | None, ban: int, requested_at: float
@@ -103,6 +117,8 @@ class OriginSource:
         headers = answer.headers
         if answer.status == 206:
             part = parse_content_range(header(headers, "Content-Range") or "")
+            if verdict.store and part is None:
+                raise BadAnswer("The upstream sent a part of the file and did not say which.")
             if not verdict.store or part is None or part.size is None:
                 return Contacted(None, None, reason=verdict.why.value, hit_for_miss_s=need.policy.hit_for_miss_s)
             asked = resolve((spec,), part.size) if spec is not None else ()
@@ -165,41 +181,38 @@ class OriginSource:
         )
 
     async def segment(self, meta: Meta, need: Need, first: int, end: int) -> tuple[Body, int]:
-        """See ``Source``: Range with If-Range; what comes back joins only under law 1.
+        """See ``Source``."""
+        return await self._parts(meta, need).ask(first, end, avoid=self._slow())
 
-        That the file has changed is believed when several answers in a row have said so.
-        """
-        validator = if_range(meta, size_and_time=self._size_and_time)
-        conditions: Headers = (("Range", f"bytes={first}-{end - 1}"),)
-        if validator is not None:
-            conditions += (("If-Range", validator),)
-        pauses = pauses_s()
-        while True:
-            try:
-                return await self._segment(meta, need, conditions, first, end)
-            except FileChanged:
-                if (pause_s := next(pauses, None)) is None:
-                    raise
-            await self._clock.sleep(pause_s)
-
-    async def _segment(self, meta: Meta, need: Need, conditions: Headers, first: int, end: int) -> tuple[Body, int]:
-        answer = await self._upstream.fetch(replace(need.want, headers=(*need.want.headers, *conditions)))
-        joins = judge(
-            meta,
-            answer.status,
-            answer.headers,
-            answer.body.length,
-            first,
-            end - 1,
-            self._clock.time(),
-            size_and_time=self._size_and_time,
+    def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
+        """See ``Source``."""
+        body, skip = got
+        lanes, shared = self._lanes, self._shared
+        if lanes is None or shared is None or lanes.most == 1 or not isinstance(body, Connected):
+            return got
+        if (header(meta.headers, "Accept-Ranges") or "").lower() == "none":
+            return got
+        stream = Stream(
+            body,
+            skip,
+            at,
+            span.end,
+            ask=self._parts(meta, need).ask,
+            lanes=lanes,
+            reach=span.reach,
+            ahead=span.ahead,
+            clock=self._clock,
+            tasks=shared.tasks,
+            counters=shared.counters,
         )
-        if isinstance(joins, Differs):
-            await answer.body.aclose()
-            if joins.changed:
-                raise FileChanged(f"The file changed while it was being fetched: {joins.reason}.")
-            raise BadAnswer(f"The upstream's answer cannot be joined: {joins.reason}.")
-        return answer.body, joins.skip
+        return stream, 0
+
+    def _parts(self, meta: Meta, need: Need) -> Parts:
+        return Parts(self._upstream, need.want, meta, self._clock, size_and_time=self._size_and_time)
+
+    def _slow(self) -> frozenset[str]:
+        """Mirrors that others are far faster than."""
+        return frozenset() if self._lanes is None else self._lanes.slow(self._clock.now())
 
 
 def _renamed(headers: Headers, stored: Meta) -> Headers:

@@ -16,7 +16,7 @@ from fileproxy import errors
 from fileproxy.cache import records
 from fileproxy.errors import FileProxyError, NotCached, UpstreamError, UpstreamReset
 from fileproxy.fill import wire
-from fileproxy.fill.values import Contacted, Need, Source
+from fileproxy.fill.values import Contacted, Need, Source, Span
 from fileproxy.http.ranges import RangeSpec
 from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Counters, Meta
 
@@ -65,6 +65,10 @@ class PeerSource:
         except _Unreachable:
             self.counters.add("peer.alone")
             return await self.alone.segment(meta, need, first, end)
+
+    def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
+        """What the owner sends is fast; what was fetched alone is as from any origin."""
+        return self.alone.stream(meta, need, got, at, span)
 
     async def _contact(self, need: Need, stale: Meta | None) -> Contacted:
         stream, head = await self._opened(self._ask(need))

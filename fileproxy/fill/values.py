@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -80,6 +81,19 @@ class Contacted:
     hit_for_miss_s: float = 0.0  # how long to remember that answers for this key cannot be shared
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How far a fill's bytes are wanted. ``end``: exclusive.
+
+    ``reach``: where others begin to bring what comes next; ``ahead``: bytes that may be held before they are taken. Both
+    change while it goes on.
+    """
+
+    end: int
+    reach: Callable[[], int]
+    ahead: Callable[[], int]
+
+
 class Source(Protocol):
     """Where missing bytes come from: the upstream, or the worker that owns the key."""
 
@@ -96,6 +110,13 @@ class Source(Protocol):
         """A body that holds bytes from ``first`` on to at most ``end`` (exclusive), after as many to skip as is said.
 
         Raises UpstreamError; :class:`fileproxy.errors.FileChanged` when the file is another one now.
+        """
+        ...
+
+
+    def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
+        """The bytes from ``at`` on as a body, after as many to skip as is said: ``got``, or one that asks for more
+        parts of the file beside it where that is too slow.
         """
         ...
 

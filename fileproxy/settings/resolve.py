@@ -66,6 +66,11 @@ def sockets(profile: Profile, sockets: Sockets) -> Sockets | None:
     return None if profile == "baseline" else sockets
 
 
+def parallel(profile: Profile, parallel: int | Literal["auto", "off"]) -> int | Literal["auto", "off"]:
+    """Connections of one download; the baseline has one."""
+    return "off" if profile == "baseline" else parallel
+
+
 def breaker(profile: Profile, breaker: CircuitBreaker | Literal["off"]) -> CircuitBreaker | Literal["off"]:
     """The breaker's settings; the baseline has none."""
     return "off" if profile == "baseline" else breaker

@@ -94,6 +94,9 @@ class Server(Row):
         description="Clients who may read /health in full and /stats.",
     )
     short_names: Switch = Field(True, description="Answer /health, /stats … beside /-/health, /-/stats …")
+    fast: Switch = Field(
+        True, description="Answer a request head that was seen before from a table when its file is in memory."
+    )
     name: Annotated[
         str, Meaning("1 to 64 letters, digits, ., _ or -"), StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     ] = Field("fileproxy", description="Our name in Via, Cache-Status and Proxy-Status.")
@@ -139,10 +142,17 @@ class Limits(Row):
     )
 
 
+# Schemes of servers that SRV records name, and how those are asked.
+SERVICE_SCHEMES = {"srv+http": "http", "srv+https": "https"}
+
+
 class Mirror(Row):
     """One server of an upstream; its URL alone is short for it."""
 
-    url: str = Field(description="http://, https:// or file:/// URL of one server; a path in it is put before ours.")
+    url: str = Field(
+        description="http://, https:// or file:/// URL of one server, its path is put before ours; or srv+http:// with "
+        "the name of a service, for the servers that its SRV records name."
+    )
     weight: Whole = Field(1, ge=1, le=1000, description="Share of the requests relative to its siblings.")
     priority: Whole = Field(
         0, ge=0, le=65535, description="Asked only when no mirror with a lower number can take a request (a backup)."
@@ -162,8 +172,10 @@ class Mirror(Row):
             raise ValueError("the host or port of the URL is not valid") from None
         if "@" in parts.netloc:
             raise ValueError("an upstream URL must not carry a password; use upstreams.NAME.headers")
-        if parts.scheme not in ("http", "https", "file"):
-            raise ValueError(f"{url!r} must start with http://, https:// or file:///")
+        if parts.scheme not in ("http", "https", "file", *SERVICE_SCHEMES):
+            raise ValueError(f"{url!r} must start with http://, https://, file:/// or srv+http://")
+        if parts.scheme in SERVICE_SCHEMES and (port is not None or not re.search("[A-Za-z_]", parts.netloc)):
+            raise ValueError(f"{url!r} must name a service and no port, like srv+http://_http._tcp.example.org")
         if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
             raise ValueError(f"{url!r} must be plain ASCII; write other characters as %XX")
         if "?" in url or "#" in url:
@@ -181,7 +193,9 @@ class Timeouts(Row):
     connect: Positive | Auto = Field("auto", description="To open a connection, each address; auto = the profile's.")
     first_byte: Positive = Field(30.0, description="From the request sent to the first byte of the answer.")
     stall: Positive | Auto = Field(
-        "auto", description="While another mirror is left: ask it after this long without a first byte; auto = 10s."
+        "auto",
+        description="Ask elsewhere after this long without a byte; auto = 10s for the first byte while another mirror is "
+        "left, 0.75s or four round trips in the middle of a file.",
     )
     idle: Positive | Auto = Field(
         "auto", description="A body that makes less than 1 KiB of progress in this time is given up; auto = 60s."
@@ -276,6 +290,14 @@ FRAMING = frozenset(
 )
 
 
+class Segments(Row):
+    parallel: Auto | Off | Annotated[Count, Le(64)] = Field(
+        "auto",
+        description="Connections one download may have when one is too slow; auto = as many as bring more, at most 16; "
+        "off = one (as in the baseline). Never more than half of what pool.per_host allows.",
+    )
+
+
 class Upstream(Row):
     servers: list[Mirror] = Field(min_length=1, description="The mirrors: servers that hold the same files.")
     balance: Balance = Field("fastest_response", description="How requests are spread over the mirrors.")
@@ -289,6 +311,7 @@ class Upstream(Row):
     slow_start: Duration = Field(
         10.0, description="A mirror that was shut off gets its share back little by little in this time; 0 = at once."
     )
+    segments: Segments = Field(Segments(), description="Parts of one file that are fetched at the same time.")
     timeouts: Timeouts = Field(Timeouts(), description="How long to wait for what. There is no total timeout.")
     retry: Retry = Field(Retry(), description="Trying again before the first byte.")
     circuit_breaker: Annotated[Annotated[CircuitBreaker, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 
 from fileproxy.clock import Clock
+from fileproxy.control.quality import Quality
 from fileproxy.errors import FileProxyError, IdleTimeout, Truncated, UpstreamReset
+from fileproxy.model import Nudged
+from fileproxy.tcpinfo import NetPath
 from fileproxy.upstream.progress import ProgressMeter
 from fileproxy.upstream.translate import translate
+from fileproxy.upstream.watch import Watch
 
 
 class HttpBody:
@@ -23,6 +28,8 @@ class HttpBody:
         meter: how long the origin may be silent.
         on_bytes: told how many bytes came, as they come.
         address: ``host:port`` for error texts.
+        watch: looks at the connection now and then; None where nothing is to be learned.
+        idle_s: the time ``meter`` allows on a path of such quality; None: it stays as it is.
     """
 
     def __init__(
@@ -35,6 +42,8 @@ class HttpBody:
         clock: Clock,
         on_bytes: Callable[[int], None],
         address: str,
+        watch: Watch | None = None,
+        idle_s: Callable[[Quality | None], float] | None = None,
     ) -> None:
         self.length = length
         self.framed = framed
@@ -45,6 +54,13 @@ class HttpBody:
         self._on_bytes = on_bytes
         self._address = address
         self._received = 0
+        self._watch = watch
+        self._look_at = math.inf if watch is None else watch.next_at
+        self._idle_s = idle_s
+        self.waited_s = 0.0  # for the mirror, of the time since the head came
+        self.path: NetPath | None = None  # the connection it comes over
+        self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
+        self._nudged = False
         self._first: bytes | None = None  # read ahead by prefetch
         self._closed = False
         self._over = False
@@ -82,6 +98,8 @@ class HttpBody:
     def _end(self, error: FileProxyError | None) -> None:
         if not self._over:
             self._over = True
+            if self._watch is not None:
+                self._watch.look(self._received, self.waited_s, failed=error is not None)
             if self._on_over is not None:
                 self._on_over(error)
 
@@ -114,20 +132,42 @@ class HttpBody:
             return b""
         self._received += len(data)
         self._on_bytes(len(data))
+        if self._received >= self._look_at:
+            self._look()
         return data
+
+    def _look(self) -> None:
+        assert self._watch is not None
+        quality = self._watch.look(self._received, self.waited_s)
+        self._look_at = self._watch.next_at
+        if self._idle_s is not None:
+            self._meter.idle_s = self._idle_s(quality)
 
     async def _wait(self) -> bytes:
         since = self._clock.now()
         try:
-            async with asyncio.timeout(self._meter.allowance_s):
+            async with asyncio.timeout(self._meter.allowance_s) as self._deadline:
                 data = await self._content.readany()
         except TimeoutError as error:
+            if self._nudged:
+                self._meter.record(0, self._clock.now() - since)
+                raise Nudged from None
             self._abort()
             raise IdleTimeout(
                 f"{self._address}: only {self._meter.arrived} bytes came in an idle window after byte {self._received}"
             ) from error
-        self._meter.record(len(data), self._clock.now() - since)
+        finally:
+            self._deadline, self._nudged = None, False
+        waited_s = self._clock.now() - since
+        self.waited_s += waited_s
+        self._meter.record(len(data), waited_s)
         return data
+
+    def nudge(self) -> None:
+        """See ``model.Connected``."""
+        if self._deadline is not None and not self._deadline.expired():
+            self._nudged = True
+            self._deadline.reschedule(asyncio.get_running_loop().time())
 
     def _on_lost(self, lost: asyncio.Future[None]) -> None:
         error = None if lost.cancelled() else lost.exception()

@@ -138,7 +138,10 @@ class Upstream:
             )
             for mirror, breaker in zip(self._mirrors.all, self._turns.breakers, strict=True)
         ]
-        return self._balance.order(known, str(want.target))
+        order = self._balance.order(known, str(want.target))
+        if want.avoid:
+            order.sort(key=lambda index: self._mirrors.all[index].label in want.avoid)
+        return order
 
     def _changed(self, index: int) -> None:
         """A mirror was shut off: it is asked how it is until it is taken back. Then its bad times are forgotten."""
@@ -343,6 +346,7 @@ class Upstream:
                     "in_flight": one.gauge.in_flight,
                     "response_s": one.gauge.response_s(now),
                     "load": one.gauge.load(now),
+                    **one.path(),
                 }
                 for one in self._mirrors.all
             ],

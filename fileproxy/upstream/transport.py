@@ -11,7 +11,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fileproxy.clock import Clock
-from fileproxy.errors import BadAnswer, UpstreamReset
+from fileproxy.control import controller
+from fileproxy.control.quality import PathQuality, Quality, Sample
+from fileproxy.errors import BadAnswer, UpstreamError, UpstreamReset
 from fileproxy.http.fields import end_to_end
 from fileproxy.model import Answer, Body, BytesBody, Counters, Headers, Want, header_values
 from fileproxy.settings.resolve import ResolvedTimeouts
@@ -22,6 +24,7 @@ from fileproxy.upstream.connections import Connections
 from fileproxy.upstream.progress import ProgressMeter
 from fileproxy.upstream.redirects import Place
 from fileproxy.upstream.translate import translate
+from fileproxy.upstream.watch import Watch
 
 # Kept connections that turn out closed are replaced this often before it counts as a failed try.
 _STALE_TRIES = 3
@@ -44,6 +47,8 @@ class HttpTransport:
         host: ``upstream``, ``preserve`` or a fixed Host header.
         headers: set on every request.
         server_name: for SNI and verification; None = the host.
+        quality: what is known of the path to it, and learned here; None: nothing is learned (the baseline).
+        idle_by_quality: a body's idle timeout follows it.
     """
 
     def __init__(
@@ -59,8 +64,12 @@ class HttpTransport:
         host: str = "upstream",
         headers: Mapping[str, str] | None = None,
         server_name: str | None = None,
+        quality: PathQuality | None = None,
+        idle_by_quality: bool = False,
     ) -> None:
         self.place = place
+        self.quality = quality
+        self._idle_by_quality = idle_by_quality and quality is not None
         self.prefix = prefix.rstrip("/")
         self.label = label
         self._connections = connections
@@ -74,7 +83,17 @@ class HttpTransport:
     @property
     def patience(self) -> Patience:
         """What a try gets when its caller does not say."""
-        return Patience(self._timeouts.first_byte, self._timeouts.first_byte, self._timeouts.idle)
+        return Patience(self._timeouts.first_byte, self._timeouts.first_byte, self.idle_s)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds a body may make no progress now."""
+        if not self._idle_by_quality or self.quality is None:
+            return self._timeouts.idle
+        return self._idle_of(self.quality.quality)
+
+    def _idle_of(self, quality: Quality | None) -> float:
+        return controller.idle_s(quality, self._timeouts.idle)
 
     async def fetch(self, want: Want, patience: Patience | None = None) -> Answer:
         """One try. For a GET with a known length the first piece of the body is waited for, too.
@@ -88,6 +107,10 @@ class HttpTransport:
                 return await self._try(want, patience or self.patience, may_be_stale=left > 0 and want.idempotent)
             except _Stale:
                 continue
+            except UpstreamError:
+                if self.quality is not None:
+                    self.quality.take(Sample(failed=True), self._clock.now())
+                raise
         raise AssertionError("the last try never counts as stale")
 
     async def _try(self, want: Want, patience: Patience, *, may_be_stale: bool) -> Answer:
@@ -103,7 +126,9 @@ class HttpTransport:
                 path = NetPath(self.label, getattr(response, "wire", None), connect_s=attempt.timings.get("connect"))
                 self._counters.observe("mirror.first_byte", attempt.timings["first_byte"], self.label)
                 headers = self._checked_headers(response)
-                body = self._body(want, response, headers)
+                body = self._body(want, response, headers, self._watch(path, attempt))
+                if isinstance(body, HttpBody):
+                    body.path = path
                 if want.method == "GET" and isinstance(body, HttpBody) and body.length:
                     await body.prefetch()
             answer = Answer(
@@ -199,7 +224,13 @@ class HttpTransport:
             raise BadAnswer(f"{address}: an answer with an invalid Content-Length")
         return headers
 
-    def _body(self, want: Want, response: aiohttp.ClientResponse, headers: Headers) -> Body:
+    def _watch(self, path: NetPath, attempt: Attempt) -> Watch | None:
+        if self.quality is None:
+            return None
+        first_byte_s = attempt.timings["first_byte"]
+        return Watch(self.quality, path, self._clock, first_byte_s=first_byte_s, fresh=not attempt.reused)
+
+    def _body(self, want: Want, response: aiohttp.ClientResponse, headers: Headers, watch: Watch | None) -> Body:
         if want.method == "HEAD" or response.status in _NO_BODY:
             return BytesBody()
         lengths = header_values(headers, "Content-Length")
@@ -208,10 +239,12 @@ class HttpTransport:
             response,
             length=int(lengths[0]) if lengths else None,
             framed=chunked or bool(lengths),
-            meter=ProgressMeter(self._timeouts.idle),
+            meter=ProgressMeter(self.idle_s),
             clock=self._clock,
             on_bytes=self._count,
             address=self.place.address,
+            watch=watch,
+            idle_s=self._idle_of if self._idle_by_quality else None,
         )
 
     def _count(self, amount: int) -> None:

@@ -13,7 +13,7 @@ from fileproxy.fill.entry import Entry, Shared
 from fileproxy.fill.flight import Flight
 from fileproxy.fill.reader import EntryBody
 from fileproxy.fill.states import State
-from fileproxy.fill.values import Contacted, Kept, Need
+from fileproxy.fill.values import Contacted, Kept, Need, Span
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import digest_of, format_digests
 from fileproxy.http.ranges import RangeSpec
@@ -186,6 +186,9 @@ class Kit:
         if isinstance(play, Exception):
             raise play
         return (play if isinstance(play, Feed) else play(first, end)), 0
+
+    def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
+        return got
 
     # --- Keep ---
 
