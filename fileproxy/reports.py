@@ -25,6 +25,7 @@ from fileproxy.settings.show import effective
 from fileproxy.shared import SharedStore
 
 COUNTERS = "counters"  # folder of the counter pages in the run folder
+PATH = ("quality", "rtt_ms", "loss", "goodput_bytes_per_second", "idle_s")  # of a mirror, as this worker sees it
 
 
 class Described(Protocol):
@@ -95,6 +96,11 @@ class Reports:
     async def stats(self, machines: Machines | None) -> dict[str, Any]:
         """``/stats``."""
         report = stats.stats(self.totals(), self.facts, None if machines is None else await machines.all())
+        for one in self._upstreams().values():
+            for mirror in one.describe().get("mirrors", ()):
+                path = {name: mirror[name] for name in PATH if name in mirror}
+                if path:
+                    report["mirrors"].setdefault(mirror["label"], {}).update(path)
         return {**report, "cache": stats.cache(report["counters"], self._caching())}
 
     async def health(self, store: SharedStore) -> dict[str, Any]:

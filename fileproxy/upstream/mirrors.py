@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fileproxy.clock import Clock
+from fileproxy.control.quality import PathQuality
 from fileproxy.errors import FileProxyError, RedirectRefused
 from fileproxy.model import Answer, Counters, Target, Want, header
 from fileproxy.settings import resolve
@@ -40,6 +41,11 @@ class Mirror:
     transport: HttpTransport | FileTransport
     gauge: Gauge = field(default_factory=Gauge)
 
+    def path(self) -> dict[str, Any]:
+        """What is known of the path to it: ``quality``, ``rtt_ms``, ``loss``, ``goodput_bytes_per_second``."""
+        quality = getattr(self.transport, "quality", None)
+        return {} if quality is None else {**quality.report(), "idle_s": getattr(self.transport, "idle_s", None)}
+
 
 class Mirrors:
     """The servers of one upstream, ``all`` in their order.
@@ -66,6 +72,7 @@ class Mirrors:
         self._counters = counters
         self._clock = clock
         self._on_break = on_break
+        self._adapts = profile == "optimized"
         self.timeouts = resolve.timeouts(profile, settings.timeouts)
         self._connections, self._outside = self._open(profile, limits)
         self.all = tuple(self._mirror(index, one.url) for index, one in enumerate(settings.servers))
@@ -115,6 +122,8 @@ class Mirrors:
             host=settings.host,
             headers=settings.headers,
             server_name=settings.tls.server_name,
+            quality=PathQuality() if self._adapts else None,
+            idle_by_quality=settings.timeouts.idle == "auto",
         )
         return Mirror(index, url, label, transport)
 

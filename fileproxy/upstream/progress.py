@@ -16,10 +16,10 @@ class ProgressMeter:
         floor: bytes that count as progress.
     """
 
-    __slots__ = ("_arrived", "_floor", "_idle_s", "_waited_s")
+    __slots__ = ("_arrived", "_floor", "_waited_s", "idle_s")
 
     def __init__(self, idle_s: float, floor: int = PROGRESS_BYTES) -> None:
-        self._idle_s = idle_s
+        self.idle_s = idle_s  # may be set anew at any time
         self._floor = floor
         self._arrived = 0
         self._waited_s = 0.0
@@ -27,7 +27,7 @@ class ProgressMeter:
     @property
     def allowance_s(self) -> float:
         """Seconds of waiting left before the peer counts as stalled; 0 when it does."""
-        return max(0.0, self._idle_s - self._waited_s)
+        return max(0.0, self.idle_s - self._waited_s)
 
     @property
     def arrived(self) -> int:
