@@ -13,8 +13,19 @@ from aiohttp import web
 from fileproxy.cache.freshness import age_header
 from fileproxy.cache.key import entry_url, primary_key
 from fileproxy.cache.validation import SAFE, invalidates
-from fileproxy.errors import FileProxyError, NoRoute, NotCached, Refused
+from fileproxy.errors import (
+    BadDigest,
+    CannotContinue,
+    FileChanged,
+    FileProxyError,
+    NoRoute,
+    NotCached,
+    Refused,
+    UpstreamError,
+)
+from fileproxy.fill.insist import pauses_s
 from fileproxy.fill.need import need_of
+from fileproxy.fill.relay import lasting
 from fileproxy.guard.policy import Rules, check
 from fileproxy.http.cache_status import CacheStatus
 from fileproxy.model import Answer, Ask, BytesBody, Want
@@ -25,6 +36,8 @@ from fileproxy.server.reply import Reply
 from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service
 from fileproxy.server.trip import Trip
+
+BEGIN_AGAIN_S = 10.0  # later a fill has tried long enough by itself
 
 
 async def download(
@@ -37,7 +50,39 @@ async def download(
     delivery: Delivery,
     cors: RouteCors,
 ) -> Reply:
-    """Serve one ask to its end. Raises a FileProxyError when it cannot; ``trip`` tells whether a head went out."""
+    """Serve one ask to its end. Raises a FileProxyError when it cannot; ``trip`` tells whether a head went out.
+
+    An answer whose body breaks before any of it went out is forgotten, and the trip begun again.
+    """
+    pauses = pauses_s()
+    while True:
+        before = trip.answer
+        try:
+            return await _begun(
+                request, ask, trip, generation=generation, service=service, delivery=delivery, cors=cors
+            )
+        except UpstreamError as error:
+            late = service.clock.now() > ask.received_at + BEGIN_AGAIN_S
+            mends = error.retryable or isinstance(error, FileChanged | CannotContinue)
+            had_one = trip.answer is not before and not trip.started_sending and ask.method == "GET"
+            pause_s = next(pauses, None)
+            if late or not mends or not had_one or isinstance(error, BadDigest) or pause_s is None:
+                raise
+        service.counters.add("downloads.begun_again")
+        await service.clock.sleep(pause_s)
+
+
+async def _begun(
+    request: web.Request,
+    ask: Ask,
+    trip: Trip,
+    *,
+    generation: Generation,
+    service: Service,
+    delivery: Delivery,
+    cors: RouteCors,
+) -> Reply:
+    """The trip itself, once."""
     settings = generation.settings
 
     match = generation.routes.match(ask.host, ask.target)
@@ -107,7 +152,7 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
     policy = generation.policies[route.path, tuple(route.hosts)]
     caching = service.caching
     if caching is None or policy.mode == "off" or ask.method not in ("GET", "HEAD"):
-        answer = await _fetch(upstream, want)
+        answer = lasting(await _fetch(upstream, want), want, upstream, service.clock, service.counters)
         if caching is not None and ask.method not in SAFE:
             await caching.invalidate(invalidates(ask.method, answer.status, _uri(ask), answer.headers), generation)
         return _Served(answer, "BYPASS", CacheStatus("bypass" if ask.method in ("GET", "HEAD") else "method"))
@@ -124,6 +169,7 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         return _Served(answer, opened.how, opened.status)
     requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
+    answer = lasting(answer, want, upstream, service.clock, service.counters)
     if ask.method == "HEAD":
         await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)

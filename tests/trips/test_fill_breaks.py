@@ -118,7 +118,7 @@ async def test_a_file_that_changes_in_between_is_aborted(house: OpenHouse, origi
 async def test_a_mirror_with_an_etag_of_its_own_takes_over_where_size_and_time_are_enough(
     house: OpenHouse, origin: Origin, mirror: Origin, tmp_path: Path, match: str
 ) -> None:
-    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)))
+    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)), Reply(b"", status=404))
     mirror.script("/f", Reply(FILE, etag='"own"'))
     running = await house(cached(origin, mirror, folder=tmp_path / "c", upstream={"mirrors_match": match}))
     got = await running.fetch("/f")
@@ -138,7 +138,7 @@ async def test_a_mirror_with_an_etag_of_its_own_takes_over_where_size_and_time_a
 async def test_a_mirror_whose_file_is_of_another_time_does_not_take_over(
     house: OpenHouse, origin: Origin, mirror: Origin, tmp_path: Path
 ) -> None:
-    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)))
+    origin.script("/f", Reply(FILE, breaks=reset(at=MIB)), Reply(b"", status=404))
     mirror.script("/f", Reply(Content(33, FILE.size), last_modified="Sun, 01 Nov 2026 12:00:01 GMT"))
     running = await house(cached(origin, mirror, folder=tmp_path / "c", upstream={"mirrors_match": "size+mtime"}))
     got = await running.fetch("/f")

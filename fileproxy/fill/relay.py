@@ -1,0 +1,119 @@
+"""An answer for one client alone that survives its connection (law 1): it goes on at the next missing byte.
+
+What nobody else may have, or nobody keeps, is no entry and has no flight. Where the answer has a strong validator and
+a known length, a break inside its body is mended in the same way: the rest is asked for with Range and If-Range, from
+whichever mirror, and joined only when it is shown to be of the same version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Protocol
+
+from fileproxy.cache.freshness import CachePolicy
+from fileproxy.cache.validation import CONDITIONS
+from fileproxy.clock import Clock
+from fileproxy.errors import UpstreamError
+from fileproxy.fill.flight import BARREN_MOST, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from fileproxy.fill.join import is_pinned
+from fileproxy.fill.origin import OriginSource
+from fileproxy.fill.values import Need
+from fileproxy.http.ranges import parse_content_range
+from fileproxy.model import Answer, Body, Counters, Meta, Piece, Seekable, Want, header, without
+
+
+class Fetcher(Protocol):
+    """An upstream: retries and mirrors are its business."""
+
+    async def fetch(self, want: Want) -> Answer: ...
+
+
+def lasting(answer: Answer, want: Want, upstream: Fetcher, clock: Clock, counters: Counters) -> Answer:
+    """``answer`` to ``want``, with a body that goes on after a break where that can be shown to be right."""
+    span = _span(answer)
+    if want.method != "GET" or span is None or not is_pinned(answer.headers, clock.time()):
+        return answer
+    first, size = span
+    meta = Meta(
+        key=b"",
+        rid=b"",
+        url=str(want.target),
+        status=answer.status,
+        reason=answer.reason,
+        headers=answer.headers,
+        size=size,
+        block=1,
+        pinned=True,
+        requested_at=clock.time(),
+        received_at=clock.time(),
+        age_s=0.0,
+    )
+    source = OriginSource(upstream, writes=False, block=1, clock=clock, ban=lambda: 0)
+    plain = replace(want, headers=without(want.headers, CONDITIONS))
+    need = Need(primary=b"", key=b"", url=meta.url, headers=(), want=plain, policy=CachePolicy(), source=source)
+    return replace(answer, body=LastingBody(answer.body, meta, need, first, clock, counters))
+
+
+def _span(answer: Answer) -> tuple[int, int] | None:
+    """Where the body begins within the representation, and the size of that; None when it cannot be continued."""
+    body = answer.body
+    if isinstance(body, Seekable) or not body.framed or not body.length:
+        return None
+    if answer.status == 200:
+        return 0, body.length
+    part = parse_content_range(header(answer.headers, "Content-Range") or "")
+    if answer.status != 206 or part is None or part.size is None or part.length != body.length:
+        return None
+    return part.first, part.size
+
+
+class LastingBody:
+    """A :class:`fileproxy.model.Body` of the bytes from ``first`` on, over as many connections as it takes."""
+
+    framed = True
+
+    def __init__(self, body: Body, meta: Meta, need: Need, first: int, clock: Clock, counters: Counters) -> None:
+        assert body.length is not None
+        self.length: int | None = body.length
+        self._body: Body | None = body
+        self._meta = meta
+        self._need = need
+        self._position = first
+        self._end = first + body.length
+        self._clock = clock
+        self._counters = counters
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        skip, barren = 0, 0
+        while True:
+            before = self._position
+            try:
+                if self._body is None:
+                    self._body, skip = await self._need.source.segment(
+                        self._meta, self._need, self._position, self._end
+                    )
+                async for piece in self._body:
+                    assert isinstance(piece, bytes)
+                    wanted = piece[skip : skip + self._end - self._position] if skip else piece
+                    skip -= min(skip, len(piece))
+                    if not wanted:
+                        continue
+                    wanted = wanted[: self._end - self._position]
+                    self._position += len(wanted)
+                    yield wanted
+                if self._position == self._end:
+                    return
+            except UpstreamError as error:
+                barren = 0 if self._position > before else barren + 1
+                if not error.retryable or barren >= BARREN_MOST:
+                    raise
+            self._counters.add("relay.resumed")
+            await self.aclose()
+            if barren:
+                await self._clock.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (barren - 1)))
+
+    async def aclose(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            await body.aclose()
