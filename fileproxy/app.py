@@ -36,6 +36,7 @@ from fileproxy.reports import Reports
 from fileproxy.server.connections import Connections, FrontPolicy
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
+from fileproxy.server.fast import Fast
 from fileproxy.server.front import Front
 from fileproxy.server.handler import Handler
 from fileproxy.server.routing import RouteTable
@@ -137,6 +138,7 @@ class House:
         )
         await self._caching.open()
         self._service.caching = self._caching
+        self._service.fast = Fast(self._service, self._caching.store)
         self._service.admin = Administration(
             self._caching,
             generation=lambda: self._service.current,
@@ -165,6 +167,7 @@ class House:
             FrontPolicy.from_settings(settings, self._nofile),
             counters=self._counters,
             clock=self._clock,
+            fast=self._service.fast,
             tune=self._tune,
         )
         self._pacing.tell()

@@ -15,6 +15,7 @@ from typing import Any
 
 from fileproxy.app import House
 from fileproxy.clock import Clock, SystemClock
+from fileproxy.observe.lines import encode
 from fileproxy.observe.page import Page
 from fileproxy.observe.slots import Slots
 from fileproxy.observe.table import TABLE
@@ -45,10 +46,10 @@ class Watched:
         for event in self._waiters:
             event.set()
 
-    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
+    def observe(self, name: str, seconds: float, label: str | None = None, times: int = 1) -> None:
         if self._page is not None:
-            self._page.observe(name, seconds, label)
-        self.totals[name, label] = self.totals.get((name, label), 0) + 1
+            self._page.observe(name, seconds, label, times)
+        self.totals[name, label] = self.totals.get((name, label), 0) + times
 
     def traffic(self, amount: int) -> None:
         if self._page is not None:
@@ -96,6 +97,12 @@ class Lines:
 
     def access(self, **fields: Any) -> None:
         self.access_lines.append(fields)
+
+    def part(self, **fields: Any) -> bytes:
+        return encode(fields)[1:-2]
+
+    def access_parts(self, parts: Iterable[bytes]) -> None:
+        self.access_lines += [json.loads(b"{" + part) for part in parts]
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})

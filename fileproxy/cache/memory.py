@@ -23,6 +23,7 @@ from fileproxy.model import Counters, Meta, Record
 BLOCK_OVERHEAD = 448
 RECORD_OVERHEAD = 1200
 RECORD_FACTOR = 3  # a record as objects to the same as MessagePack
+_FIRST = bytes(8)  # behind the rid, in the key of a file's first block
 TOUCH_EVERY = 8  # blocks read until their record is touched, so that it does not fade before them
 
 
@@ -65,6 +66,26 @@ class MemoryTier:
         self._hits += 1
         self._counters.add("cache.memory_hits")
         return data
+
+    def stands_now(self, record: Record) -> bool:
+        """Whether this very record is the one under its key. Counts nothing."""
+        return self._records.get(record.key) is record
+
+    def whole_now(self, meta: Meta) -> bytes | None:
+        """The bytes of a file of one block, while this very record is the one under its key. Counts nothing."""
+        return self._blocks.get(meta.rid + _FIRST) if self._records.get(meta.key) is meta else None
+
+    def used_now(self, meta: Meta, times: int) -> None:
+        """What ``whole_now`` gave was handed out so often, all but at once: to what stays in memory that is one use."""
+        self._policy.access(meta.key)
+        self._policy.access(meta.rid + _FIRST)
+        self._hits += times
+        self._counters.add("cache.memory_hits", times)
+
+    @property
+    def budget(self) -> int:
+        """Bytes it may hold now."""
+        return self._policy.budget
 
     def held_now(self, meta: Meta) -> frozenset[int]:
         """The blocks of this representation that are here."""

@@ -260,8 +260,13 @@ class Filler:
 
     def vary_of(self, primary: bytes) -> tuple[str, ...]:
         """The request fields that choose among the answers under this key."""
+        rule = self.rule_of(primary)
+        return () if rule is None else rule.fields
+
+    def rule_of(self, primary: bytes) -> VaryRule | None:
+        """What chooses among the answers under this key, if memory knows it."""
         record = self._shared.store.find_now(primary)
-        return record.fields if isinstance(record, VaryRule) else ()
+        return record if isinstance(record, VaryRule) else None
 
     def _opened(
         self, how: How, status: CacheStatus, entry: Entry, need: Need, age_s: float, reached: Reached | None = None

@@ -34,3 +34,13 @@ def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, sou
         for_origin=any(header(ask.headers, name) is not None for name in _FOR_ORIGIN),
         method=ask.method,
     )
+
+
+def lean(need: Need) -> Need:
+    """The same need without what only a fetch would look at: to ask again whether memory alone can answer it."""
+    return replace(
+        need,
+        headers=tuple(pair for pair in need.headers if pair[0].lower() == "accept-encoding"),
+        want=Want("GET", need.want.target, ()),
+        counted=False,
+    )

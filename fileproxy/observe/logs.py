@@ -12,7 +12,7 @@ Laws kept here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,17 @@ class Logs:
         """One line for one request. The time is added, URLs are masked."""
         if self._access is not None:
             self._access.put(self._line(fields))
+
+    def part(self, **fields: object) -> bytes:
+        """These fields as they stand within an access line: for lines that are made of parts (``access_parts``)."""
+        return encode(_masked(fields))[1:-2]
+
+    def access_parts(self, parts: Iterable[bytes]) -> None:
+        """Lines of requests that have just ended, from behind the time on. Not made at all when there is no log."""
+        if self._access is not None:
+            time = b'{"time":"%b",' % self._time().encode()
+            for part in parts:
+                self._access.put(time + part)
 
     def audit(self, line: bytes) -> None:
         """One whole line of the audit log: who did what through the admin API."""
@@ -157,12 +168,20 @@ class Logs:
         return self._line({**head, **self._facts, **event})
 
     def _line(self, fields: Mapping[str, object]) -> bytes:
+        return encode(_masked({"time": self._time(), **fields}))
+
+    def _time(self) -> str:
         now = datetime.fromtimestamp(self._clock.time(), UTC).isoformat(timespec="milliseconds")
-        line: dict[str, object] = {"time": f"{now[:-6]}Z", **fields}
-        for name in _URLS.intersection(line):
-            if isinstance(value := line[name], str):
-                line[name] = mask_url(value)
-        return encode(line)
+        return f"{now[:-6]}Z"
+
+
+def _masked(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields without the secrets of their URLs."""
+    line = dict(fields)
+    for name in _URLS.intersection(line):
+        if isinstance(value := line[name], str):
+            line[name] = mask_url(value)
+    return line
 
 
 class _Lines:

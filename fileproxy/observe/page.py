@@ -117,7 +117,7 @@ class Page:
             rows, offset = self._family_counters[name]
             self._cells[rows.find(label) + offset] += amount
 
-    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
+    def observe(self, name: str, seconds: float, label: str | None = None, times: int = 1) -> None:
         if label is None:
             base = self._histograms[name]
         else:
@@ -127,8 +127,8 @@ class Page:
             seconds = 0.0 if seconds < 0 else LONGEST_S
         nanoseconds = int(seconds * 1e9)
         cells = self._cells
-        cells[base + bisect_left(BOUNDS, seconds)] += 1
-        cells[base + SUM] += nanoseconds
+        cells[base + bisect_left(BOUNDS, seconds)] += times
+        cells[base + SUM] += nanoseconds * times
         cells[base + LONGEST] = max(cells[base + LONGEST], nanoseconds)
 
     def traffic(self, amount: int) -> None:

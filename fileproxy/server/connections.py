@@ -17,6 +17,7 @@ from aiohttp import web
 from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Counters
+from fileproxy.server.fast import Fast
 from fileproxy.server.front import Front
 from fileproxy.server.heads import HeadLimits
 from fileproxy.server.serving import Serving, Tap
@@ -78,6 +79,7 @@ class Connections:
         *,
         counters: Counters,
         clock: Clock,
+        fast: Fast | None = None,
         tune: Callable[[socket.socket], object] | None = None,
     ) -> None:
         if not server.handler_cancellation:
@@ -85,6 +87,7 @@ class Connections:
         self.policy = policy
         self.counters = counters
         self.clock = clock
+        self.fast = fast
         self.draining = False
         self._server = server
         self._tune = tune

@@ -6,7 +6,8 @@ With ``app.py`` the only place where rooms meet. Each step is one call; what it 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -24,14 +25,17 @@ from fileproxy.errors import (
     UpstreamError,
 )
 from fileproxy.fill.insist import pauses_s
-from fileproxy.fill.need import need_of
+from fileproxy.fill.need import lean, need_of
 from fileproxy.fill.relay import lasting
+from fileproxy.fill.values import Need
 from fileproxy.guard.policy import Rules, check
 from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Answer, Ask, BytesBody, Want
+from fileproxy.model import Answer, Ask, BytesBody, Meta, Want
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
+from fileproxy.server.fast import Proof, Renew, Standing
+from fileproxy.server.front import front_of
 from fileproxy.server.reply import Reply
 from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service
@@ -135,6 +139,10 @@ async def _begun(
             on_first_byte=trip.first_byte,
             on_bytes=trip.sent,
         )
+        if served.hit is not None and service.fast is not None and selected.body is served.answer.body:
+            record, renew = served.hit
+            proof = Proof(ask, generation, route, reply.head, record, verdict.depends_on, renew)
+            service.fast.learn(front_of(request), proof)
         return reply
     finally:
         await served.answer.body.aclose()
@@ -144,6 +152,7 @@ class _Served(NamedTuple):
     answer: Answer
     how: str  # X-Cache
     status: CacheStatus
+    hit: tuple[Meta, Renew] | None = None  # of one block, whole and fresh in memory
 
 
 async def _served(ask: Ask, match: Match, want: Want, generation: Generation, service: Service) -> _Served:
@@ -159,14 +168,17 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
     url = entry_url(route.upstream, generation.keyed_host(route, ask.authority), match.forwarded_target, policy)
     key = primary_key(url, ask.scheme, ask.headers, policy, caching.secret)
     need = need_of(ask, want, url, key, policy, caching.source(match, generation, key))
-    opened = caching.filler.open_now(need) or await caching.filler.open(need)
+    now = caching.filler.open_now(need)
+    opened = now or await caching.filler.open(need)
     if opened.how == "TIMEOUT":
         raise NotCached("Nothing that is stored may answer this, and the request wants nothing else (only-if-cached).")
     if opened.body is not None and opened.entry is not None:
         meta = opened.entry.meta
         headers = (*meta.headers, ("Age", age_header(opened.age_s)))
         answer = Answer(meta.status, meta.reason, headers, opened.body, whole=opened.whole, stored=True)
-        return _Served(answer, opened.how, opened.status)
+        known = now is not None and ask.method == "GET" and policy.per_user is None and meta.blocks == 1
+        hit = (meta, partial(_standing, caching.filler, lean(need))) if known else None
+        return _Served(answer, opened.how, opened.status, hit)
     requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
     answer = lasting(answer, want, upstream, service.clock, service.counters)
@@ -174,6 +186,15 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
     return _Served(answer, opened.how, status)
+
+
+def _standing(filler: Any, need: Need) -> Standing | None:
+    """How a file that the fast front knows stands now. None: it is to be served the long way."""
+    opened = filler.open_now(need)
+    if opened is None or opened.how != "HIT" or (opened.entry.digest and not opened.entry.meta.verified):
+        return None
+    rule, age = filler.rule_of(need.primary), opened.age_s
+    return Standing(opened.entry.meta, rule, age, age_header(age), opened.status)
 
 
 def _uri(ask: Ask) -> str:

@@ -55,6 +55,7 @@ class Reply(web.StreamResponse):
         self._framed = framed
         self.close_delimited = False
         self.aborted = False
+        self.head = b""  # as it was sent
         if close:
             self.force_close()
 
@@ -68,7 +69,7 @@ class Reply(web.StreamResponse):
         assert writer is not None
         self._frame(request, writer)
         await request._prepare_hook(self)  # noqa: SLF001  (CORS headers are added here)
-        head = self._head(request)
+        head = self.head = self._head(request)
         # The writer sends a buffered head together with the first bytes of the body: one segment less.
         writer._headers_buf = head  # type: ignore[attr-defined]  # noqa: SLF001
         writer._headers_written = False  # type: ignore[attr-defined]  # noqa: SLF001

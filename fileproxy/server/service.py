@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Answer, Ask, Counters, Headers, Load, Want
 from fileproxy.server.routing import Match, RouteTable
 from fileproxy.settings import Settings, schema
+
+if TYPE_CHECKING:
+    from fileproxy.server.fast import Fast
 
 
 class Fetcher(Protocol):
@@ -55,6 +58,14 @@ class LogLines(Protocol):
 
     def access(self, **fields: object) -> None:
         """One line for one request."""
+        ...
+
+    def part(self, **fields: object) -> bytes:
+        """These fields as they stand within an access line."""
+        ...
+
+    def access_parts(self, parts: Iterable[bytes]) -> None:
+        """Access lines of requests that have just ended, without their time (and their first brace)."""
         ...
 
     def event(self, level: str, event: str, **fields: object) -> None:
@@ -121,6 +132,7 @@ class Service:
     health: Callable[[], Awaitable[dict[str, Any]]]
     stats: Callable[[], Awaitable[dict[str, Any]]]
     caching: Cached | None = None
+    fast: Fast | None = None
     admin: Admin | None = None
     load: Load = field(default_factory=Load)
     cutting: bool = False  # drain_timeout is over: running downloads are being cut

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fileproxy.model import Answer, Ask
+from typing import NamedTuple
+
+from fileproxy.model import Answer, Ask, Counters
 from fileproxy.server.reply import Reply
 from fileproxy.server.service import Service
 from fileproxy.settings.schema import Route
@@ -97,3 +99,22 @@ class Trip:
                 mirror=fetched.mirror if fetched is not None else None,
                 tries=fetched.tries if fetched is not None else None,
             )
+
+
+class Hits(NamedTuple):
+    """Whole answers from memory that nobody noted one by one (``fast.py``). Counted like as many :class:`Trip`."""
+
+    label: str  # of the route
+    times: int
+    size: int  # bytes of each
+    seconds: float  # of all together
+
+    def add_to(self, counters: Counters) -> None:
+        mean = self.seconds / self.times
+        for name in ("ending.completed", "requests", "cache.hit"):
+            counters.add(name, self.times)
+        counters.traffic(self.times * self.size)
+        counters.observe("response_time", mean, times=self.times)
+        counters.add("route.requests", self.times, label=self.label)
+        counters.add("route.bytes", self.times * self.size, label=self.label)
+        counters.observe("route.response_time", mean, label=self.label, times=self.times)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fileproxy.clock import ManualClock
 from fileproxy.http.forwarded import Networks
 from fileproxy.server.connections import TOLD, Connections, FrontPolicy
-from fileproxy.server.front import HELD, LINGER_S, Front, Phase, front_of
+from fileproxy.server.ends import LINGER_S, Phase
+from fileproxy.server.front import HELD, Front, front_of
 from fileproxy.server.heads import HeadLimits
 from tests.house import Watched, settled
 

@@ -1,0 +1,307 @@
+"""The fast front: a request head that was seen before gets its answer without being parsed.
+
+Two look-ups find the answer: the *header block* (by the peer's address and the bytes behind the request line) gives the
+*site*, which is all the block has to say; the site and the *request line* give the row. So M files and N clients need
+M + N rows.
+
+Laws kept here:
+
+* The slow path adds a row, and only when it has proved that the answer depends on nothing else (``learn``).
+* A row is a head with gaps. The bytes of the file stay in the memory tier and are looked up for each answer, together
+  with the record they belong to: what was purged, replaced or pushed out there is not answered here.
+* A row holds until its head would say something wrong (Age, the freshness left), a second at most. Then the cache
+  itself is asked anew (``renew``): it alone judges what is fresh. Only where an origin sends neither validator nor
+  length may a newer answer that is still on its way be overlooked so long.
+* Another settings generation empties the tables. While the worker sheds or leaves, nothing is answered here.
+* What is answered here is counted and logged like everything else, in the same turn of the loop (``_settle``).
+
+``known.py`` says which heads may be known, ``front.py`` when they may be answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from fileproxy.http.cache_status import CacheStatus
+from fileproxy.model import Ask, Load, Meta, VaryRule, header
+from fileproxy.server import known
+from fileproxy.server.bounded import Bounded
+from fileproxy.server.known import Frame, Site
+from fileproxy.server.trip import Hits
+
+if TYPE_CHECKING:
+    from fileproxy.server.front import Front
+    from fileproxy.server.service import Generation, Service
+    from fileproxy.settings.schema import Route
+
+LARGEST = 256 * 1024  # bytes of a file; for larger ones the way is short beside the bytes
+SHARE = 16  # of the memory tier's budget, a part of this size for each table
+BLOCK_OVERHEAD = 700  # bytes; measured (tests/server/test_fast.py)
+ROW_OVERHEAD = 4600
+_JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
+_IDS = 256  # made at a time
+
+
+class Shelf(Protocol):
+    """The memory tier (``cache/store.py``)."""
+
+    @property
+    def budget(self) -> int: ...
+
+    def whole_now(self, meta: Meta, rule: VaryRule | None) -> bytes | None:
+        """The bytes of a file of one block, while ``meta`` (found by ``rule``, if any) is what is stored."""
+        ...
+
+    def used_now(self, meta: Meta, times: int) -> None:
+        """It was handed out so often."""
+        ...
+
+
+class Standing(NamedTuple):
+    """What the cache says of a row's file: it is fresh, and this is how its head looks now."""
+
+    record: Meta
+    rule: VaryRule | None
+    age_s: float
+    age: str  # as Age says it
+    status: CacheStatus
+
+
+Renew = Callable[[], Standing | None]
+
+
+class Proof(NamedTuple):
+    """What the slow path knows when it has served a hit, in full and unchanged."""
+
+    ask: Ask
+    generation: Generation
+    route: Route
+    head: bytes  # of the answer, as it was sent
+    record: Meta  # that the head was made of
+    depends_on: frozenset[str]  # of the guard's verdict
+    renew: Renew
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """A known header block of one peer."""
+
+    site: Site
+    trusted: bool  # the peer's X-Request-Id is taken over
+    line: bytes  # its part of the access line
+    weight: int
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """The answer to a request line on a site."""
+
+    frame: Frame
+    record: Meta
+    rule: VaryRule | None
+    renew: Renew
+    label: str  # of the route
+    line: bytes  # its part of the access line
+    weight: int
+    before: bytes = b""  # the head up to the id, and behind it
+    after: bytes = b""
+    until: float = float("-inf")  # clock.now()
+
+
+class Fast:
+    """The tables of one worker. Belongs to the event loop it is made in."""
+
+    def __init__(self, service: Service, shelf: Shelf) -> None:
+        self._service = service
+        self._shelf = shelf
+        self._now = service.clock.now
+        self._loop = asyncio.get_running_loop()
+        self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
+        self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
+        self._generation: Generation | None = None
+        self._load: Load | None = None  # the last one under which answering was allowed
+        self._longest = 0
+        self._hits: list[tuple[Row, Block, bytes, float]] = []
+        self._ids: list[bytes] = []
+
+    # --- for each request -----------------------------------------------------------------------------------------
+
+    def answer(self, raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
+        """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
+        service = self._service
+        if (service.current is not self._generation or service.load is not self._load) and not self._is_open():
+            return None
+        end = raw.find(b"\r\n")
+        lines, given = raw[end:], b""
+        block = self._blocks.get((peer, lines))
+        if block is None:
+            lines, given = known.without_id(lines)
+            if not given or (block := self._blocks.get((peer, lines))) is None:
+                return None
+        key = (block.site, raw[:end])
+        row = self._rows.get(key)
+        if row is None or len(raw) > self._longest:
+            return None
+        now = self._now()
+        body = self._shelf.whole_now(row.record, row.rule) if now < row.until else None
+        if body is None and (body := self._renewed(key, row, now)) is None:
+            return None
+        request_id = given if given and block.trusted else self._next_id()
+        if len(body) <= _JOINED:
+            transport.write(row.before + request_id + row.after + body)
+        else:
+            transport.writelines((row.before + request_id + row.after, body))
+        if not self._hits:
+            self._loop.call_soon(self._settle)
+        self._hits.append((row, block, request_id, self._now() - now))
+        return now
+
+    def _is_open(self) -> bool:
+        """Look around after a change: under another settings generation nothing is known."""
+        service, load = self._service, self._service.load
+        if service.current is not self._generation:
+            self._generation = service.current
+            self._longest = min(service.current.settings.limits.head, known.LONGEST_HEAD)
+            self._blocks.clear()
+            self._rows.clear()
+        if load.lagging or load.descriptors_low or load.draining:
+            self._load = None
+            return False
+        self._load = load
+        return True
+
+    def _renewed(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
+        """Ask the cache what it thinks of the row's file now. The bytes, or None: the row is gone."""
+        standing = row.renew()
+        if standing is not None and _same(row, standing):
+            row.record, row.rule = standing.record, standing.rule
+            body = self._shelf.whole_now(row.record, row.rule)
+            if body is not None:
+                epoch = self._service.clock.time()
+                name = self._service.current.settings.server.name
+                row.before, row.after = row.frame.render(
+                    standing.age, standing.status.member(name), formatdate(epoch, usegmt=True)
+                )
+                row.until = now + known.lasts(standing.age_s, standing.status.ttl_s or 0.0, epoch)
+                self._rows.refresh(key)
+                return body
+        self._rows.drop(key)
+        return None
+
+    def _next_id(self) -> bytes:
+        if not self._ids:
+            data = os.urandom(8 * _IDS).hex().encode()
+            self._ids = [data[at : at + 16] for at in range(0, len(data), 16)]
+        return self._ids.pop()
+
+    # --- what was answered ----------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Count and log the answers of this turn of the loop."""
+        answered, self._hits = self._hits, []
+        totals: dict[Row, list[float]] = {}
+        for row, _, _, seconds in answered:
+            total = totals.get(row)
+            if total is None:
+                totals[row] = [1, seconds]
+            else:
+                total[0] += 1
+                total[1] += seconds
+        for row, (times, seconds) in totals.items():
+            self._shelf.used_now(row.record, int(times))
+            Hits(row.label, int(times), row.record.size, seconds).add_to(self._service.counters)
+        self._service.logs.access_parts(_parts(answered))
+
+    # --- what is learned ------------------------------------------------------------------------------------------
+
+    def learn(self, front: Front, proof: Proof) -> None:
+        """Know this head from now on, if its answer depends on nothing else than what the tables go by."""
+        raw, ask, record = front.raw, proof.ask, proof.record
+        if (
+            self._service.current is not proof.generation
+            or not proof.generation.settings.server.fast
+            or not self._is_open()
+            or not (raw.startswith(b"GET /") and len(raw) <= self._longest)
+            or not (known.is_plain(front.head) and known.all_inert(ask.headers))
+            or not proof.depends_on <= known.GUARDED
+            or not 0 < record.size <= min(LARGEST, record.block)
+            or record.status != 200
+        ):
+            return
+        end = raw.find(b"\r\n")
+        lines, given = known.without_id(raw[end:])
+        if not given and header(ask.headers, "X-Request-Id") is not None:
+            return  # one that is not taken over, and not left out of the key
+        if lines.count(b"\r\n") - 2 >= proof.generation.settings.limits.headers:
+            return  # with the line that was left out it may be one too many
+        site = Site(ask.authority, ask.scheme, _codings(ask))
+        if self._learn_row(proof, (site, raw[:end])):
+            line = self._service.logs.part(client=ask.client, host=ask.authority)
+            self._blocks.most_bytes = self._shelf.budget // SHARE
+            self._blocks.add(
+                (ask.peer, lines), Block(site, ask.trusted_peer, line, BLOCK_OVERHEAD + len(lines) + len(line))
+            )
+
+    def _learn_row(self, proof: Proof, key: tuple[Site, bytes]) -> bool:
+        """False when the file or the answer's head is of a kind that cannot be known."""
+        ask, route, record = proof.ask, proof.route, proof.record
+        if (old := self._rows.get(key)) is not None and old.record is record:
+            return True
+        try:
+            frame = Frame(proof.head, dated=header(record.headers, "Date") is not None)
+        except ValueError:
+            return False
+        line = self._service.logs.part(
+            method=ask.method, target=str(ask.target), status=record.status, bytes=record.size, ending="completed",
+            cache="HIT", route=route.path, mirror=None, tries=None,
+        )  # fmt: skip
+        weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
+        label = ",".join(route.hosts) + route.path
+        row = Row(frame, record, None, proof.renew, label, line, weight)
+        standing = proof.renew()
+        if standing is None or standing.record is not record:
+            return False
+        if standing.rule is not None and not known.may_vary(standing.rule.fields):
+            return False
+        row.rule = standing.rule
+        self._rows.most_bytes = self._shelf.budget // SHARE
+        self._rows.add(key, row)
+        return self._renewed(key, row, self._now()) is not None
+
+    def statistics(self) -> dict[str, int]:
+        """For ``/stats``: rows and bytes of the tables."""
+        return {
+            "request_lines": len(self._rows),
+            "header_blocks": len(self._blocks),
+            "bytes": self._rows.bytes + self._blocks.bytes,
+        }
+
+
+def _same(row: Row, standing: Standing) -> bool:
+    """Whether the row's head is still that of the file, and still chosen in the same way."""
+    old, new = row.record, standing.record
+    return (
+        new.rid == old.rid
+        and new.headers == old.headers
+        and new.status == old.status
+        and new.reason == old.reason
+        and (None if row.rule is None else row.rule.fields) == (None if standing.rule is None else standing.rule.fields)
+    )
+
+
+def _codings(ask: Ask) -> str | None:
+    values = [value for name, value in ask.headers if name.lower() == known.CHOOSING]
+    return ", ".join(values) if values else None
+
+
+def _parts(answered: list[tuple[Row, Block, bytes, float]]) -> Iterator[bytes]:
+    """The access lines behind their time."""
+    for row, block, request_id, seconds in answered:
+        yield b'"id":"%b",%b,%b,"seconds":%.6f,"first_byte":%.6f}\n' % (
+            request_id, block.line, row.line, seconds, seconds
+        )  # fmt: skip
