@@ -45,6 +45,7 @@ from fileproxy.settings import Settings, resolve
 from fileproxy.shared import SharedStore
 from fileproxy.tasks import Tasks
 from fileproxy.upstream.pool import Upstream
+from fileproxy.upstream.services import Services
 
 FILE_READERS = 8  # threads that read local files
 LAG_SAMPLE_S = 0.1
@@ -114,6 +115,13 @@ class House:
             lock=self._run_dir / "pacing",
             clock=self._clock,
         )
+        self._services = Services(
+            clock=self._clock,
+            tasks=self._tasks,
+            on_change=lambda: self._replace(self._service.current.settings, self._service.current.number),
+            say=lambda level, event, detail: self._logs.event(level, event, detail=detail),
+        )
+        await self._services.open(settings.upstreams, settings.profile)
         number = self._facts.get("generation", 0)
         self._service = Service(
             current=self._build(settings, number if isinstance(number, int) else 0),
@@ -190,16 +198,22 @@ class House:
 
     async def apply(self, settings: Settings, generation: int) -> None:
         """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
-        old, upstreams = self._service.current, self._upstreams
-        self._service.current = self._build(settings, generation)
-        for upstream in set(upstreams.values()) - set(self._upstreams.values()):
-            upstream.retire(free=settings.profile == "baseline")
-        self._pacing.tell()
+        await self._services.open(settings.upstreams, settings.profile)
+        self._replace(settings, generation)
+        self._services.forget(settings.upstreams)
         self._take(settings)
         self._caching.take(settings, self._store)
         for problem in self._logs.apply(settings.logs):
             self._logs.event("warning", "reload", detail=problem)
         self._counters.add("reloads.applied")
+
+    def _replace(self, settings: Settings, generation: int) -> None:
+        """Go on with these settings, or with the servers that their services have now."""
+        old, upstreams = self._service.current, self._upstreams
+        self._service.current = self._build(settings, generation)
+        for upstream in set(upstreams.values()) - set(self._upstreams.values()):
+            upstream.retire(free=settings.profile == "baseline")
+        self._pacing.tell()
         old.retire()
 
     def drain(self) -> None:
@@ -236,7 +250,8 @@ class House:
         """A generation of ``settings``. An upstream that is asked in the same way goes on with its connections."""
         old = self._service.current.settings if self._upstreams else None
         upstreams: dict[str, Upstream] = {}
-        for name, one in settings.upstreams.items():
+        mirrors = self._services.expanded(settings.upstreams)
+        for name, one in mirrors.items():
             same = (
                 old is not None
                 and name in self._upstreams
@@ -258,7 +273,7 @@ class House:
             )
         routes = RouteTable(settings.routes, settings.upstreams)
         for name, upstream in upstreams.items():  # nothing can fail any more
-            upstream.apply(settings.upstreams[name])
+            upstream.apply(mirrors[name])
         self._open_upstreams.update(upstreams.values())
         generation = Generation(
             number=number,

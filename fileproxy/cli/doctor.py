@@ -16,7 +16,7 @@ from fileproxy.cli.check import Config, Sets
 if TYPE_CHECKING:
     from fileproxy.cli.diagnoses import Asked, Finding
     from fileproxy.settings import Settings
-    from fileproxy.settings.schema import Upstream
+    from fileproxy.settings.schema import Mirror, Upstream
 
 PATIENCE_S = 5.0
 MARKS = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
@@ -147,7 +147,21 @@ def _ask_all(upstream: Upstream) -> list[Asked]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(lambda mirror: _ask(upstream, mirror.url), upstream.servers))
+        return list(threads.map(lambda mirror: _ask(upstream, mirror.url), _mirrors(upstream)))
+
+
+def _mirrors(upstream: Upstream) -> list[Mirror]:
+    """Its mirrors, services looked up; one whose records cannot be had is asked by the name behind it."""
+    import asyncio
+    import contextlib
+
+    from fileproxy.upstream import services, srv
+
+    known: dict[str, tuple[srv.Record, ...]] = {}
+    for name in filter(None, (services.service_of(one.url) for one in upstream.servers)):
+        with contextlib.suppress(srv.NoAnswer):
+            known[name] = asyncio.run(srv.look_up(name, srv.name_servers(), timeout_s=services.TIMEOUT_S)).records
+    return services.expanded(upstream, known).servers
 
 
 def _ask(upstream: Upstream, url: str) -> Asked:

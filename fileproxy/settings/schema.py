@@ -173,7 +173,7 @@ class Mirror(Row):
         if "@" in parts.netloc:
             raise ValueError("an upstream URL must not carry a password; use upstreams.NAME.headers")
         if parts.scheme not in ("http", "https", "file", *SERVICE_SCHEMES):
-            raise ValueError(f"{url!r} must start with http://, https://, file:/// or srv+http://")
+            raise ValueError(f"{url!r} must start with http://, https:// or file:/// (or srv+http:// for a service)")
         if parts.scheme in SERVICE_SCHEMES and (port is not None or not re.search("[A-Za-z_]", parts.netloc)):
             raise ValueError(f"{url!r} must name a service and no port, like srv+http://_http._tcp.example.org")
         if not re.fullmatch(r"[!-~]+", url) or "\\" in url:

@@ -10,6 +10,9 @@
 * ``redirects.py``    whether a redirect is followed, where to, with which headers (pure)
 * ``mirrors.py``      the servers of an upstream, and one try with one of them, redirects followed
 * ``transport.py``    one try with one HTTP server
+* ``names.py``        addresses of the mirrors' names: kept, all used, dead ones last
+* ``services.py``     mirrors that SRV records name, looked up again and again
+* ``srv.py``          SRV records asked for and read
 * ``connections.py``  the tuned connector and session that the mirrors of an upstream share
 * ``request.py``      aiohttp's request, made exact
 * ``body.py``         the bytes of an answer, with their end proved or an error raised
