@@ -16,7 +16,7 @@ LONG_START_S = 1.0  # the same while the rate doubles each round trip: more conn
 SILENT_S = 0.75  # no byte for so long, or four round trips: somebody else is asked for what comes next
 FIRST_LOOK_S = 0.05
 NEXT_LOOK_S = 0.25
-LATER_LOOK_S = 1.0  # after so many looks without a finding it is looked at less often
+LATER_LOOK_S = 0.5  # after so many looks without a finding it is looked at less often
 _EARLY_LOOKS = 12
 _WAITED_SHARE = 0.5
 
@@ -86,4 +86,4 @@ class Patience:
         if self._before is None or self.rate > 1.5 * self._before:  # it may still be in slow start
             windows = max(1.0, window_s / max(self.rtt_s, 0.001))
             return self.rtt_s * math.log2(1 + left * windows / came) > LONG_START_S
-        return left / self.rate > LONG_REST_S
+        return left / max(self.rate, self._before) > LONG_REST_S  # in two windows: a short pause means nothing

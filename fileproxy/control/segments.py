@@ -12,6 +12,7 @@ KIB = 1024
 SMALLEST = 64 * KIB  # small last segments matter more than the number of connections (measured, see docs/client.md)
 LARGEST = 16 * 1024 * KIB
 AIM_S = 8.0  # a segment should not take a connection longer than this
+LEAST_S = 0.25  # nor less than this: what is asked for is worth its request
 FEWEST_TO_SPLIT = 2 * SMALLEST
 LATE = 1.25  # times what asking again would take
 WORTH_S = 0.1  # what sharing out must save: a connection that ends early has to be opened anew
@@ -26,7 +27,7 @@ def segment_length(left: int, connections: int, rate: float | None) -> int:
     """
     length = max(SMALLEST, min(LARGEST, left // (2 * max(1, connections))))
     if rate is not None:
-        length = max(SMALLEST, min(length, int(rate * AIM_S)))
+        length = max(SMALLEST, int(rate * LEAST_S), min(length, int(rate * AIM_S)))
     return -(-length // SMALLEST) * SMALLEST
 
 

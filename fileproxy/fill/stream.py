@@ -2,8 +2,8 @@
 
 It begins with the answer at hand and costs nothing while that delivers. When its reader waits for bytes and they come
 too slowly, or not at all (``control/patience.py``), what is missing is cut into parts which several connections bring,
-at most ``ahead`` bytes before the reader. Each part has one or more *pumps*, one a request: the first bytes win, byte by
-byte, so a late pump is helped by a second one without anybody telling them apart. Rules:
+at most ``ahead`` bytes before the reader. Each part has one or more *pumps*, one a request: the first bytes win, byte
+by byte, so a late pump is helped by a second one without anybody telling them apart. Rules:
 
 1. Bytes leave in order, and only those of one representation (``fill/parts.py``).
 2. What a broken pump leaves undone is missing again. The error reaches the reader only when nobody else brings bytes:
@@ -203,11 +203,7 @@ class Stream:
         else:
             self._growth = Growth(2, lanes.most, now, patience.rate)
         self._parts = deque()
-        if self._skip or self.at >= self._end:
-            end = self._end  # what lies before the first byte comes over this connection only
-        else:
-            end = self.at + self._length(self.at)
-        part = Part(self.at, end)
+        part = Part(self.at, self.at + self._length(self.at))
         self._parts.append(part)
         body, self._body = self._body, None
         assert body is not None
@@ -324,9 +320,7 @@ class Stream:
     def _missing(self, now: float) -> Part | None:
         """The first part that nobody brings."""
         assert self._parts is not None
-        return next(
-            (one for one in self._parts if not one.pumps and one.at < one.end and one.not_before <= now), None
-        )
+        return next((one for one in self._parts if not one.pumps and one.at < one.end and one.not_before <= now), None)
 
     def _next_part(self) -> Part | None:
         """The part behind the last one, while it is within what may be held."""
@@ -393,10 +387,10 @@ class Stream:
 
     async def _run(self, pump: Pump, avoid: frozenset[str]) -> None:
         asked = pump.body is None
-        pieces, skip = self._pieces, self._skip
+        pieces = self._pieces
         try:
             if asked:
-                pump.body, skip = await self._ask(pump.position, pump.part.end, avoid=avoid, whole=False)
+                pump.body, _ = await self._ask(pump.position, pump.part.end, avoid=avoid, whole=False)
                 path = pump.body.path if isinstance(pump.body, Connected) else None
                 pump.mirror = "" if path is None else path.mirror
                 pieces = aiter(pump.body)

@@ -85,8 +85,8 @@ class Contacted:
 class Span:
     """How far a fill's bytes are wanted. ``end``: exclusive.
 
-    ``reach``: where others begin to bring what comes next; ``ahead``: bytes that may be held before they are taken. Both
-    change while it goes on.
+    ``reach``: where others begin to bring what comes next; ``ahead``: bytes that may be held before they are taken.
+    Both change while it goes on.
     """
 
     end: int

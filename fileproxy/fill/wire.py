@@ -121,5 +121,5 @@ def decode(data: bytes, kind: type[T]) -> T:
     """A message. Raises UpstreamReset when it is none."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # the latter where text is none
         raise UpstreamReset("the worker that owns the file sent something else") from error
