@@ -16,9 +16,13 @@ from fileproxy.client.tally import Tally
 from fileproxy.client.trip import Download
 from fileproxy.client.values import Job, MirrorStatistics, OnProgress, Options, Result, Statistics
 from fileproxy.clock import Clock, SystemClock
-from fileproxy.settings.schema import FRAMING
 from fileproxy.settings.units import parse_duration, parse_size
 
+# Headers that frame a message or choose its receiver (``settings.schema.FRAMING``), and what would change the bytes.
+OURS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
+    | {"range", "if-range", "accept-encoding"}
+)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 T = TypeVar("T")
 
@@ -227,7 +231,7 @@ def _checked(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name) or not value.isprintable():
             raise ValueError(f"{name!r} is not a header that can be sent")
-        if name.lower() in FRAMING or name.lower() == "accept-encoding":
+        if name.lower() in OURS:
             raise ValueError(f"the header {name} is set by FileProxy itself")
     return tuple(headers.items())
 

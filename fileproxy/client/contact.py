@@ -15,11 +15,10 @@ from fileproxy.fill.join import is_pinned
 from fileproxy.http.digests import parse_digests
 from fileproxy.http.ranges import parse_content_range
 from fileproxy.model import Answer, Headers, Meta, header
-from fileproxy.settings.schema import Retry
 from fileproxy.upstream.retry import retry_after
 
 FIRST = 256 * 1024  # asked for before anything is known; what is smaller comes with one request
-RETRIED = frozenset(Retry().statuses)
+RETRIED = frozenset({429, 500, 502, 503, 504, 524})  # answers that may mend (the default of `retry.statuses`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from fileproxy import __version__
+from fileproxy.client.connect import Dialer
 from fileproxy.client.failures import Declined
+from fileproxy.client.http1 import Server
+from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
 from fileproxy.clock import Clock
 from fileproxy.errors import FileProxyError, RedirectRefused
-from fileproxy.model import Answer, Counters, Headers, Meta, Target, Want, header, without
-from fileproxy.settings.schema import Limits, Retry
-from fileproxy.settings.schema import Upstream as UpstreamSettings
-from fileproxy.upstream import Upstream
+from fileproxy.model import Answer, Headers, Meta, header, without
 from fileproxy.upstream.redirects import STATUSES, Place, follow, place_of
 from fileproxy.upstream.retry import Failure, rest
 
 HOPS = 10
+BUFFER = 256 * 1024  # of a connection: read at once
 MOST_CHANGED = 6  # answers in a row of another version until we believe that the file is another one
 MOST_IGNORED = 2  # whole files in a row to requests for a part until we believe that there are no ranges
+FIRST_PAUSE_S = 0.1  # after a failure; doubles with each further one
 LONGEST_PAUSE_S = 1.0  # between tries, so that a mirror which returns is used at once
 _EXPIRED = frozenset({401, 403, 404, 410})  # a redirect's target that was a signed link: ask the source again
 # Bytes are wanted as they are: a coding would make other bytes of them.
@@ -58,47 +60,42 @@ def source_of(url: str) -> Step:
 
 
 class Servers:
-    """An ``Upstream`` for each server that is asked, made when it is needed. One try each: trying again is ours."""
+    """A ``Server`` for each that is asked, made when it is needed."""
 
-    def __init__(self, options: Options, counters: Counters, clock: Clock, connections: int) -> None:
+    def __init__(self, options: Options, tally: Tally) -> None:
         self._options = options
-        self._counters = counters
-        self._clock = clock
-        self._connections = connections
-        self._open: dict[Place, Upstream] = {}
+        self._tally = tally
+        self._dialer = Dialer(connect_s=min(15.0, options.timeout_s), ca=options.ca, verify=options.verify)
+        self._open: dict[Place, Server] = {}
 
-    def at(self, place: Place) -> Upstream:
+    def at(self, place: Place) -> Server:
         if place not in self._open:
             self._open[place] = self._make(place)
         return self._open[place]
 
-    def _make(self, place: Place) -> Upstream:
+    def _make(self, place: Place) -> Server:
         options = self._options
         # What a connection may hold unread must not be worth many seconds of the limit.
-        buffer = 128 * 1024 if options.limit_rate is None else max(8192, min(128 * 1024, options.limit_rate // 4))
-        settings = UpstreamSettings.model_validate(
-            {
-                "servers": [str(place)],
-                "retry": {"attempts": 1},
-                "circuit_breaker": "off",  # rests are ours, too
-                "rate_limit": "off",  # and so is how many connections are worth it
-                "concurrency": "off",
-                "timeouts": {
-                    "connect": min(15.0, options.timeout_s),
-                    "first_byte": min(30.0, options.timeout_s),
-                    "idle": min(60.0, options.timeout_s),
-                },
-                "pool": {"limit": self._connections, "per_host": self._connections, "buffer": buffer},
-                "tls": {"ca": options.ca, "verify": options.verify},
-            }
-        )
-        return Upstream(
-            "get", settings, profile="optimized", limits=Limits(), counters=self._counters, clock=self._clock
+        buffer = BUFFER if options.limit_rate is None else max(8192, min(BUFFER, options.limit_rate // 4))
+        return Server(
+            place,
+            self._dialer,
+            first_byte_s=min(30.0, options.timeout_s),
+            idle_s=min(60.0, options.timeout_s),
+            buffer=buffer,
+            tally=self._tally,
         )
 
     async def close(self) -> None:
-        for upstream in self._open.values():
-            await upstream.close()
+        for server in self._open.values():
+            await server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The longest Retry-After that is waited for, in seconds."""
+
+    cap: float
 
 
 class Mirror:
@@ -134,7 +131,7 @@ class Mirror:
         self._headers = (*without(BASE, given), *headers)
         self._clock = clock
         self._random = random
-        self._retry = Retry(cap=cap_s)
+        self._patience = Cap(cap_s)
         self._goal: Step | None = None  # where the redirects led last time
         self._rounds = 0
         self._rested_at = self._counted_at = 0.0
@@ -158,8 +155,7 @@ class Mirror:
 
     async def _ask(self, step: Step, conditions: Headers) -> Answer:
         headers = (*(self._headers if step.own else BASE), *conditions)
-        path, mark, query = step.path_query.partition("?")
-        return await self._servers.at(step.place).fetch(Want("GET", Target(path, query if mark else None), headers))
+        return await self._servers.at(step.place).fetch(step.path_query, headers)
 
     async def _follow(self, step: Step, answer: Answer, conditions: Headers) -> Answer:
         """Like ``curl -L``: to any http(s) server, never from https to http, without the user's headers elsewhere."""
@@ -225,7 +221,7 @@ class Mirror:
     @property
     def _pause_s(self) -> float:
         doubled: float = 2.0 ** min(self._rounds - 1, 16)
-        return min(LONGEST_PAUSE_S, self._retry.base * doubled)
+        return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * doubled)
 
     def failed(self, error: FileProxyError, *, began: float, after_bytes: bool) -> None:
         """A try that began then ended so. Decides when, and whether, it is asked again."""
@@ -244,7 +240,7 @@ class Mirror:
             status=0 if declined is None else declined.answer_status,
             retry_after_s=error.retry_after_s,
         )
-        pause_s = rest(failure, self._rounds, self._retry)
+        pause_s = rest(failure, self._rounds, self._patience)
         if pause_s is None or not error.retryable or self._changed >= MOST_CHANGED:
             self.hopeless = error.detail
             return

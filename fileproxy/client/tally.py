@@ -1,4 +1,4 @@
-"""What a client counts. Its upstreams count here, too (``model.Counters``); most of their names are of no interest."""
+"""What a client counts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,3 @@ class Tally:
     replaced: int = 0
     stalls: int = 0
     connections_opened: int = 0
-
-    def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
-        """Of what upstreams count we keep bytes and connections."""
-        if name == "bytes.from_upstreams":
-            self.received += amount
-        elif name == "upstream.connections":
-            self.connections_opened += amount
-
-    def observe(self, name: str, seconds: float, label: str | None = None) -> None:
-        """Durations are kept by the engine."""
-
-    def traffic(self, amount: int) -> None:
-        """There are no clients."""

@@ -11,7 +11,6 @@ from fileproxy.client.contact import Opened, contact
 from fileproxy.client.engine import Engine
 from fileproxy.client.failures import ChecksumMismatch, PartFileError
 from fileproxy.client.flight import Door
-from fileproxy.client.growth import MOST
 from fileproxy.client.mirrors import Mirror, Servers
 from fileproxy.client.names import file_name
 from fileproxy.client.partfile import PartFile, journal_of, part_of
@@ -55,7 +54,7 @@ class Download:
         self._engine: Engine | None = None
         self._size: int | None = None
         self._resumed = 0
-        self._servers = Servers(options, tally, clock, max(MOST, options.connections or 0))
+        self._servers = Servers(options, tally)
         self.mirrors = [
             Mirror(url, self._servers, options.headers, clock=clock, cap_s=options.timeout_s) for url in job.urls
         ]

@@ -12,6 +12,18 @@
 * ``show.py``      the effective configuration with secrets masked, and its JSON Schema
 """
 
-from fileproxy.settings.schema import Settings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fileproxy.settings.schema import Settings
 
 __all__ = ["Settings"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is used: the download client needs only ``units.py``, and starts without pydantic."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fileproxy.settings.schema import Settings  # noqa: PLC0415
+
+    return Settings

@@ -21,6 +21,18 @@
 * ``file.py``         a local folder as an origin
 """
 
-from fileproxy.upstream.pool import Upstream
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fileproxy.upstream.pool import Upstream
 
 __all__ = ["Upstream"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is used: the download client needs only pure parts of this room and starts without aiohttp."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fileproxy.upstream.pool import Upstream  # noqa: PLC0415
+
+    return Upstream

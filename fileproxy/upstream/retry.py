@@ -21,9 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
 
 from fileproxy.errors import FileProxyError, UpstreamError
-from fileproxy.settings.schema import Retry
+
+if TYPE_CHECKING:
+    from fileproxy.settings.schema import Retry
 
 _TOO_MANY_REQUESTS = 429
 _TOO_MANY_PAUSE_S = 1.0
@@ -99,7 +102,14 @@ def decide(
     return Again(pause_s, new_round=True)
 
 
-def rest(failure: Failure, rounds: int, settings: Retry) -> float | None:
+class Capped(Protocol):
+    """What :func:`rest` needs of the settings."""
+
+    @property
+    def cap(self) -> float: ...
+
+
+def rest(failure: Failure, rounds: int, settings: Capped) -> float | None:
     """Seconds that the mirror which failed so must not be asked again; None: not at all for this request."""
     if not failure.mends:
         return None

@@ -15,7 +15,7 @@ REFUSED = ConnectRefused("a:80: no connection")
 
 
 def mirror(clock: ManualClock, url: str = "http://a/f") -> Mirror:
-    servers = Servers(Options(), Tally(), clock, 16)
+    servers = Servers(Options(), Tally())
     return Mirror(url, servers, (), clock=clock, cap_s=60.0, random=lambda: 0.5)
 
 

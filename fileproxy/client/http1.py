@@ -1,0 +1,453 @@
+"""The client's own way to ask an HTTP/1.1 server: GET, nothing else, over connections that are kept for the next one.
+
+It is here for the sake of start-up: aiohttp and the settings of an upstream take half a second to import, which is
+longer than most downloads from a good server. What it believes is less than what aiohttp believes: an answer that is
+not exactly framed (RFC 9112 §6) is refused. Laws: a body ends with its end proved or raises (law 2); bytes that came
+before a break are handed on first; a connection is used again only when its answer came to its end, with nothing after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from fileproxy.client.connect import Dialer, broken
+from fileproxy.errors import BadAnswer, FirstByteTimeout, IdleTimeout, Truncated, UpstreamError, UpstreamReset
+from fileproxy.http.fields import connection_options, end_to_end
+from fileproxy.model import Answer, Headers, header_values
+from fileproxy.upstream.progress import ProgressMeter
+
+if TYPE_CHECKING:
+    from fileproxy.client.tally import Tally
+    from fileproxy.upstream.redirects import Place
+
+HEAD_BYTES = 64 * 1024  # the longest head of an answer
+_LINE_BYTES = 4096  # of a chunk
+STALE_TRIES = 3  # kept connections that turn out closed before it counts as a failed try
+_NO_BODY = frozenset({204, 304})
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: (.*))?")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection, with at most one answer under way: ``body``. ``idle`` when it may be asked again.
+
+    Args:
+        buffer: bytes read at once, and about how many may wait for their reader.
+        over: told once, when the connection can take the next request or none any more.
+    """
+
+    def __init__(self, address: str, buffer: int, over: Callable[[Connection], None]) -> None:
+        self.address = address
+        self.body: Http1Body | None = None
+        self.lost = False
+        self._over = over
+        self._space = bytearray(buffer)
+        self._view = memoryview(self._space)
+        self._head = bytearray()
+        self._answer: asyncio.Future[tuple[int, str, Headers]] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._keep = False
+
+    @property
+    def idle(self) -> bool:
+        return not self.lost and self._answer is None and self.body is None
+
+    async def ask(self, request: bytes) -> tuple[int, str, Headers]:
+        """Send a request and wait for the head of its answer; ``body`` is then there. Raises UpstreamError."""
+        assert self.idle
+        assert self._transport is not None
+        self._head.clear()
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._answer
+        finally:
+            self._answer = None
+
+    def abort(self) -> None:
+        """Close at once, whatever is on its way."""
+        if self._transport is not None:
+            self._transport.abort()
+        self.lost = True
+
+    def flow(self, on: bool) -> None:
+        """Read on, or leave the rest to the kernel for now."""
+        if self._transport is not None and not self.lost:
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
+
+    def done_with(self, body: Http1Body) -> None:
+        """Its reader needs no more of it."""
+        if body is not self.body:
+            return
+        self.body = None
+        if not body.complete or not self._keep:
+            self.abort()
+        else:
+            self.flow(True)
+        self._over(self)
+
+    # --- what the event loop calls -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._view[:nbytes])
+        try:
+            if self.body is None and self._answer is not None and not self._answer.done():
+                self._head += data
+                data = self._read_head()
+            if data:
+                self._read_body(data)
+        except UpstreamError as error:
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self.body is not None:
+            self.body.cut(exc)
+        elif self._answer is not None and not self._answer.done():
+            said = "closed before an answer came" if exc is None else f"broken ({exc})"
+            self._answer.set_exception(UpstreamReset(f"{self.address}: the connection was {said}"))
+        self._over(self)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _read_head(self) -> bytes:
+        """Take a head off what came, interim answers (1xx) passed over; the rest is of the body."""
+        assert self._answer is not None
+        while (end := self._head.find(b"\r\n\r\n")) >= 0 and end <= HEAD_BYTES:
+            lines = bytes(self._head[:end]).split(b"\r\n")
+            del self._head[: end + 4]
+            status, reason, headers, self._keep = parse_head(lines, self.address)
+            if status == 101:
+                raise BadAnswer(f"{self.address}: switched protocols without being asked to")
+            if status >= 200:
+                self.body = Http1Body(self, *framing(status, headers, self.address))
+                self._keep = self._keep and self.body.framed
+                self._answer.set_result((status, reason, headers))
+                rest = bytes(self._head)
+                self._head.clear()
+                return rest
+        if len(self._head) > HEAD_BYTES:
+            raise BadAnswer(f"{self.address}: the head of the answer is too long")
+        return b""
+
+    def _read_body(self, data: bytes) -> None:
+        after = data if self.body is None else self.body.feed(data)
+        if after:  # nobody asked for that
+            self._keep = False
+            self.abort()
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._keep = False
+        if self.body is not None:
+            self.body.fail(error)
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.abort()
+
+
+def parse_head(lines: list[bytes], address: str) -> tuple[int, str, Headers, bool]:
+    """Status, reason, headers, and whether the connection stays open after the answer (RFC 9112 §4, §5, §9.3)."""
+    first = _STATUS.fullmatch(lines[0])
+    if first is None:
+        raise BadAnswer(f"{address}: not a valid HTTP answer (its first line)")
+    found = []
+    for line in lines[1:]:
+        field = _FIELD.fullmatch(line)
+        if field is None or b"\n" in line or b"\r" in line:
+            raise BadAnswer(f"{address}: not a valid HTTP answer (a header line)")
+        found.append((_text(field[1]), _text(field[2])))
+    headers = tuple(found)
+    options = connection_options(headers)
+    keep = "close" not in options and (first[1] == b"1" or "keep-alive" in options)
+    return int(first[2]), _text(first[3] or b""), headers, keep
+
+
+def _text(raw: bytes) -> str:
+    """Control characters are replaced by a space (RFC 9110 §5.5)."""
+    return _CONTROL.sub(" ", raw.decode("utf-8", "surrogateescape"))
+
+
+def framing(status: int, headers: Headers, address: str) -> tuple[int | None, bool]:
+    """``(length, chunked)`` of the body of an answer to GET; no length and not chunked: it ends with the connection."""
+    coding = header_values(headers, "Transfer-Encoding")
+    lengths = header_values(headers, "Content-Length")
+    if coding and [one.strip().lower() for one in coding] != ["chunked"]:
+        raise BadAnswer(f"{address}: an answer with a transfer coding that was not asked for")
+    if len(lengths) > 1 or (lengths and coding):
+        raise BadAnswer(f"{address}: an answer whose length is said twice")
+    if lengths and not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) < 19):
+        raise BadAnswer(f"{address}: an answer with an invalid Content-Length")
+    if status in _NO_BODY:
+        return 0, False
+    return int(lengths[0]) if lengths else None, bool(coding)
+
+
+class Http1Body:
+    """A :class:`fileproxy.model.Body`. What came is handed on in the pieces it came in."""
+
+    def __init__(self, connection: Connection, length: int | None, chunked: bool) -> None:
+        self.length = length
+        self.framed = chunked or length is not None
+        self.complete = length == 0
+        self.meter = ProgressMeter(60.0)
+        self.on_bytes: Callable[[int], None] = lambda _: None
+        self._connection = connection
+        self._chunks = Chunks(connection.address) if chunked else None
+        self._came = 0
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0  # bytes in them
+        self._paused = False
+        self._news: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._closed = False
+
+    # --- what came ---------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes of the connection; those behind the body's end are returned. Raises BadAnswer."""
+        if self._chunks is not None:
+            pieces, after = self._chunks.feed(data)
+            self.complete = self._chunks.over
+        elif self.length is None:
+            pieces, after = [data], b""
+        else:
+            left = self.length - self._came
+            pieces, after = [data[:left]] if left < len(data) else [data], data[left:]
+            self.complete = left <= len(data)
+        for piece in pieces:
+            if piece:
+                self._came += len(piece)
+                self._waiting += len(piece)
+                self._pieces.append(piece)
+        if self._waiting > len(self._connection._space) and not self._paused and not self.complete:  # noqa: SLF001
+            self._paused = True
+            self._connection.flow(False)
+        self._tell()
+        return after
+
+    def cut(self, error: Exception | None) -> None:
+        """The connection ended."""
+        if self.complete or self._error is not None:
+            return
+        address = self._connection.address
+        if error is not None:
+            self._error = broken(error, f"{address}: the connection broke inside the body")
+        elif self.framed:
+            of = "" if self.length is None else f"{self._came} of {self.length} bytes came"
+            self._error = Truncated(f"{address}: {of or 'the body ended before its end'}")
+        else:
+            self.complete = True  # which proves nothing: ``framed`` says so
+        self._tell()
+
+    def fail(self, error: UpstreamError) -> None:
+        if not self.complete:
+            self._error = self._error or error
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    # --- reading it --------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Http1Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            await self.wait()
+            if not self._pieces:
+                raise StopAsyncIteration
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._paused and not self._pieces:
+            self._paused = False
+            self._connection.flow(True)
+        self.on_bytes(len(piece))
+        return piece
+
+    async def wait(self) -> None:
+        """Until there is a piece, or the proved end. Raises UpstreamError."""
+        loop = asyncio.get_running_loop()
+        while not self._pieces and not self.complete:
+            if self._error is not None:
+                raise self._error
+            if self._closed:
+                raise UpstreamReset(f"{self._connection.address}: the body was closed")
+            since = loop.time()
+            before = self._came
+            self._news = loop.create_future()
+            try:
+                async with asyncio.timeout(self.meter.allowance_s):
+                    await self._news
+            except TimeoutError as error:
+                self._connection.abort()
+                raise IdleTimeout(
+                    f"{self._connection.address}: only {self.meter.arrived} bytes came in an idle window after byte "
+                    f"{self._came}"
+                ) from error
+            finally:
+                self._news = None
+            self.meter.record(self._came - before, loop.time() - since)
+
+    async def aclose(self) -> None:
+        """Give the connection back when the whole answer is here, read or not; else close it."""
+        if not self._closed:
+            self._closed = True
+            self._connection.done_with(self)
+
+
+class Chunks:
+    """The chunked coding (RFC 9112 §7.1), undone; extensions and trailers are passed over."""
+
+    def __init__(self, address: str) -> None:
+        self.over = False
+        self._address = address
+        self._left = 0  # of the chunk
+        self._state = "size"  # size → data → end → size … → trailers
+        self._line = bytearray()
+        self._trailers = 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """``(content, what follows the body)``. Raises BadAnswer."""
+        pieces: list[bytes] = []
+        at = 0
+        while at < len(data) and not self.over:
+            if self._state == "data":
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                at, self._left = at + len(piece), self._left - len(piece)
+                if not self._left:
+                    self._state = "end"
+                continue
+            end = data.find(b"\n", at)
+            self._line += data[at : end if end >= 0 else len(data)]
+            at = end + 1 if end >= 0 else len(data)
+            if len(self._line) > _LINE_BYTES:
+                raise self._bad("a line is too long")
+            if end >= 0:
+                if self._line[-1:] != b"\r":
+                    raise self._bad("a line does not end as it must")
+                line = bytes(self._line[:-1])
+                self._line.clear()
+                self._take(line)
+        return pieces, data[at:]
+
+    def _take(self, line: bytes) -> None:
+        if self._state == "size":
+            size = _CHUNK.fullmatch(line)
+            if size is None:
+                raise self._bad("a chunk's size")
+            self._left = int(size[1], 16)
+            self._state = "data" if self._left else "trailers"
+        elif self._state == "end":
+            if line:
+                raise self._bad("a chunk is longer than it said")
+            self._state = "size"
+        elif not line:
+            self.over = True
+        else:
+            self._trailers += len(line)
+            if self._trailers > HEAD_BYTES:
+                raise self._bad("the trailers are too long")
+
+    def _bad(self, why: str) -> BadAnswer:
+        return BadAnswer(f"{self._address}: the body is not valid HTTP ({why})")
+
+
+class Server:
+    """One server and the connections that wait for its next request. As many are open as are asked at once.
+
+    Args:
+        first_byte_s: how long an answer may take to begin; idle_s: how long its body may stand still.
+    """
+
+    def __init__(
+        self, place: Place, dialer: Dialer, *, first_byte_s: float, idle_s: float, buffer: int, tally: Tally
+    ) -> None:
+        self.place = place
+        self._dialer = dialer
+        self._first_byte_s = first_byte_s
+        self._idle_s = idle_s
+        self._buffer = buffer
+        self._tally = tally
+        self._all: set[Connection] = set()
+        self._idle: list[Connection] = []
+
+    async def fetch(self, path_query: str, headers: Headers) -> Answer:
+        """One GET. Where the answer has a length its first piece is waited for, too. Raises UpstreamError, Shed."""
+        lines = [f"GET {path_query} HTTP/1.1"]
+        if not header_values(headers, "Host"):
+            lines.append(f"Host: {self.place.authority}")
+        lines += [f"{name}: {value}" for name, value in headers]
+        request = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+        for left in reversed(range(STALE_TRIES)):
+            kept = left > 0 and bool(self._idle)
+            connection = self._idle.pop() if kept else await self._dial()
+            try:
+                return await self._ask(connection, request)
+            except UpstreamReset:
+                connection.abort()
+                if not kept or connection.body is not None:
+                    raise
+            except BaseException:
+                connection.abort()
+                raise
+        raise AssertionError("the last try has a fresh connection")
+
+    async def _ask(self, connection: Connection, request: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._first_byte_s):
+                status, reason, headers = await connection.ask(request)
+                body = connection.body
+                assert body is not None
+                body.meter.idle_s = self._idle_s
+                body.on_bytes = self._count
+                if body.length:
+                    await body.wait()
+        except TimeoutError as error:
+            address = self.place.address
+            raise FirstByteTimeout(f"{address}: no answer within {self._first_byte_s:g} s") from error
+        timings = {"first_byte": loop.time() - began}
+        return Answer(status, reason, end_to_end(headers), body, f"get/{self.place.address}", timings=timings)
+
+    async def _dial(self) -> Connection:
+        connection = await self._dialer.dial(
+            self.place, lambda: Connection(self.place.address, self._buffer, self._settle)
+        )
+        self._tally.connections_opened += 1
+        self._all.add(connection)
+        return connection
+
+    def _count(self, amount: int) -> None:
+        self._tally.received += amount
+
+    def _settle(self, connection: Connection) -> None:
+        if connection.lost:
+            self._all.discard(connection)
+            if connection in self._idle:
+                self._idle.remove(connection)
+        elif connection.idle and connection not in self._idle:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        for connection in list(self._all):
+            connection.abort()
+        await asyncio.sleep(0)  # the event loop closes their sockets in its next turn
