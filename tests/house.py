@@ -101,8 +101,11 @@ class Lines:
     def part(self, **fields: Any) -> bytes:
         return encode(fields)[1:-2]
 
-    def access_parts(self, parts: Iterable[bytes]) -> None:
-        self.access_lines += [json.loads(b"{" + part) for part in parts]
+    def access_start(self) -> bytes:
+        return b'{"id":"'
+
+    def access_batch(self, lines: Iterable[bytes]) -> None:
+        self.access_lines += map(json.loads, lines)
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})

@@ -12,7 +12,7 @@ Laws kept here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,15 +71,17 @@ class Logs:
             self._access.put(self._line(fields))
 
     def part(self, **fields: object) -> bytes:
-        """These fields as they stand within an access line: for lines that are made of parts (``access_parts``)."""
+        """These fields as they stand within an access line: for lines that are made of parts (``access_batch``)."""
         return encode(_masked(fields))[1:-2]
 
-    def access_parts(self, parts: Iterable[bytes]) -> None:
-        """Lines of requests that have just ended, from behind the time on. Not made at all when there is no log."""
+    def access_start(self) -> bytes | None:
+        """How the lines of requests begin that end now, up to the text of their id; None when there is no log."""
+        return None if self._access is None else b'{"time":"%b","id":"' % self._time().encode()
+
+    def access_batch(self, lines: Sequence[bytes]) -> None:
+        """Whole lines, made of ``access_start`` and parts."""
         if self._access is not None:
-            time = b'{"time":"%b",' % self._time().encode()
-            for part in parts:
-                self._access.put(time + part)
+            self._access.put_all(lines)
 
     def audit(self, line: bytes) -> None:
         """One whole line of the audit log: who did what through the admin API."""

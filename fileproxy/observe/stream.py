@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 from fileproxy.clock import Clock
 from fileproxy.model import Counters
@@ -43,6 +44,20 @@ class Stream:
         if self._timer is None:
             self._start_timer()
         elif self._size >= FLUSH_BYTES > self._size - len(line):
+            self.flush()
+
+    def put_all(self, lines: Sequence[bytes]) -> None:
+        """Queue lines that came together."""
+        size = sum(map(len, lines))
+        if self._size + size > MOST_WAITING_BYTES:
+            for line in lines:
+                self.put(line)
+            return
+        self._waiting += lines
+        self._size += size
+        if self._timer is None:
+            self._start_timer()
+        elif self._size >= FLUSH_BYTES > self._size - size:
             self.flush()
 
     def put_now(self, line: bytes) -> None:

@@ -13,7 +13,7 @@ Laws kept here:
   itself is asked anew (``renew``): it alone judges what is fresh. Only where an origin sends neither validator nor
   length may a newer answer that is still on its way be overlooked so long.
 * Another settings generation empties the tables. While the worker sheds or leaves, nothing is answered here.
-* What is answered here is counted and logged like everything else, in the same turn of the loop (``_settle``).
+* What is answered here is counted and logged like everything else, at the end of the turn of the loop (``_settle``).
 
 ``known.py`` says which heads may be known, ``front.py`` when they may be answered.
 """
@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Ask, Load, Meta, VaryRule, header
+from fileproxy.model import Ask, Meta, VaryRule, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
@@ -111,6 +111,8 @@ class Row:
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
+    body: bytes | None = None  # within a turn of the loop in which it was answered
+    hits: list[tuple[bytes, Block, float]] = field(default_factory=list)  # in this turn: id, whose, clock.now()
 
 
 class Fast:
@@ -124,18 +126,14 @@ class Fast:
         self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
         self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
         self._generation: Generation | None = None
-        self._load: Load | None = None  # the last one under which answering was allowed
         self._longest = 0
-        self._hits: list[tuple[Row, Block, bytes, float]] = []
+        self._answered: list[Row] = []  # in this turn of the loop
         self._ids: list[bytes] = []
 
     # --- for each request -----------------------------------------------------------------------------------------
 
     def answer(self, raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
         """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
-        service = self._service
-        if (service.current is not self._generation or service.load is not self._load) and not self._is_open():
-            return None
         end = raw.find(b"\r\n")
         lines, given = raw[end:], b""
         block = self._blocks.get((peer, lines))
@@ -148,31 +146,47 @@ class Fast:
         if row is None or len(raw) > self._longest:
             return None
         now = self._now()
-        body = self._shelf.whole_now(row.record, row.rule) if now < row.until else None
-        if body is None and (body := self._renewed(key, row, now)) is None:
+        body = row.body
+        if body is None and (body := self._prove(key, row, now)) is None:
             return None
-        request_id = given if given and block.trusted else self._next_id()
+        request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
         if len(body) <= _JOINED:
             transport.write(row.before + request_id + row.after + body)
         else:
             transport.writelines((row.before + request_id + row.after, body))
-        if not self._hits:
-            self._loop.call_soon(self._settle)
-        self._hits.append((row, block, request_id, self._now() - now))
+        row.hits.append((request_id, block, now))
         return now
 
+    def _prove(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
+        """The bytes of the row's file, if they are the answer in this turn of the loop.
+
+        All that is handled in one turn was there when it began, so one look serves all of it.
+        """
+        if not self._is_open():
+            return None
+        body = self._shelf.whole_now(row.record, row.rule) if now < row.until else None
+        if body is None and (body := self._renewed(key, row, now)) is None:
+            return None
+        row.body = body
+        if not self._answered:
+            self._loop.call_soon(self._settle)
+        self._answered.append(row)
+        return body
+
     def _is_open(self) -> bool:
-        """Look around after a change: under another settings generation nothing is known."""
-        service, load = self._service, self._service.load
-        if service.current is not self._generation:
-            self._generation = service.current
-            self._longest = min(service.current.settings.limits.head, known.LONGEST_HEAD)
-            self._blocks.clear()
-            self._rows.clear()
-        if load.lagging or load.descriptors_low or load.draining:
-            self._load = None
+        """Whether this is a time to answer by what is known."""
+        load = self._service.load
+        return not (self._begin_anew() or load.lagging or load.descriptors_low or load.draining)
+
+    def _begin_anew(self) -> bool:
+        """Empty the tables under another settings generation. Whether it was another."""
+        current = self._service.current
+        if current is self._generation:
             return False
-        self._load = load
+        self._generation = current
+        self._longest = min(current.settings.limits.head, known.LONGEST_HEAD)
+        self._blocks.clear()
+        self._rows.clear()
         return True
 
     def _renewed(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
@@ -193,39 +207,41 @@ class Fast:
         self._rows.drop(key)
         return None
 
-    def _next_id(self) -> bytes:
-        if not self._ids:
-            data = os.urandom(8 * _IDS).hex().encode()
-            self._ids = [data[at : at + 16] for at in range(0, len(data), 16)]
+    def _new_id(self) -> bytes:
+        data = os.urandom(8 * _IDS).hex().encode()
+        self._ids = [data[at : at + 16] for at in range(0, len(data), 16)]
         return self._ids.pop()
 
     # --- what was answered ----------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Count and log the answers of this turn of the loop."""
-        answered, self._hits = self._hits, []
-        totals: dict[Row, list[float]] = {}
-        for row, _, _, seconds in answered:
-            total = totals.get(row)
-            if total is None:
-                totals[row] = [1, seconds]
-            else:
-                total[0] += 1
-                total[1] += seconds
-        for row, (times, seconds) in totals.items():
-            self._shelf.used_now(row.record, int(times))
-            Hits(row.label, int(times), row.record.size, seconds).add_to(self._service.counters)
-        self._service.logs.access_parts(_parts(answered))
+        """Count and log the answers of this turn of the loop: their first bytes are out now."""
+        rows, self._answered = self._answered, []
+        now, logs = self._now(), self._service.logs
+        start = logs.access_start()
+        lines: list[bytes] = []
+        for row in rows:
+            hits, row.hits, row.body = row.hits, [], None
+            if not (times := len(hits)):
+                continue  # it could not be written
+            seconds = times * now - sum(at for _, _, at in hits)
+            self._shelf.used_now(row.record, times)
+            Hits(row.label, times, row.record.size, seconds).add_to(self._service.counters)
+            if start is not None:
+                end = row.line % (seconds / times, seconds / times)
+                lines += [start + request_id + block.line + end for request_id, block, _ in hits]
+        if lines:
+            logs.access_batch(lines)
 
     # --- what is learned ------------------------------------------------------------------------------------------
 
     def learn(self, front: Front, proof: Proof) -> None:
         """Know this head from now on, if its answer depends on nothing else than what the tables go by."""
+        self._begin_anew()
         raw, ask, record = front.raw, proof.ask, proof.record
         if (
             self._service.current is not proof.generation
             or not proof.generation.settings.server.fast
-            or not self._is_open()
             or not (raw.startswith(b"GET /") and len(raw) <= self._longest)
             or not (known.is_plain(front.head) and known.all_inert(ask.headers))
             or not proof.depends_on <= known.GUARDED
@@ -241,7 +257,7 @@ class Fast:
             return  # with the line that was left out it may be one too many
         site = Site(ask.authority, ask.scheme, _codings(ask))
         if self._learn_row(proof, (site, raw[:end])):
-            line = self._service.logs.part(client=ask.client, host=ask.authority)
+            line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
             self._blocks.most_bytes = self._shelf.budget // SHARE
             self._blocks.add(
                 (ask.peer, lines), Block(site, ask.trusted_peer, line, BLOCK_OVERHEAD + len(lines) + len(line))
@@ -260,6 +276,7 @@ class Fast:
             method=ask.method, target=str(ask.target), status=record.status, bytes=record.size, ending="completed",
             cache="HIT", route=route.path, mirror=None, tries=None,
         )  # fmt: skip
+        line = line.replace(b"%", b"%%") + b',"seconds":%.6f,"first_byte":%.6f}\n'
         weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
         label = ",".join(route.hosts) + route.path
         row = Row(frame, record, None, proof.renew, label, line, weight)
@@ -297,11 +314,3 @@ def _same(row: Row, standing: Standing) -> bool:
 def _codings(ask: Ask) -> str | None:
     values = [value for name, value in ask.headers if name.lower() == known.CHOOSING]
     return ", ".join(values) if values else None
-
-
-def _parts(answered: list[tuple[Row, Block, bytes, float]]) -> Iterator[bytes]:
-    """The access lines behind their time."""
-    for row, block, request_id, seconds in answered:
-        yield b'"id":"%b",%b,%b,"seconds":%.6f,"first_byte":%.6f}\n' % (
-            request_id, block.line, row.line, seconds, seconds
-        )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,8 +64,12 @@ class LogLines(Protocol):
         """These fields as they stand within an access line."""
         ...
 
-    def access_parts(self, parts: Iterable[bytes]) -> None:
-        """Access lines of requests that have just ended, without their time (and their first brace)."""
+    def access_start(self) -> bytes | None:
+        """How the lines of requests begin that end now, up to the text of their id; None when there is no log."""
+        ...
+
+    def access_batch(self, lines: Sequence[bytes]) -> None:
+        """Whole access lines."""
         ...
 
     def event(self, level: str, event: str, **fields: object) -> None:
