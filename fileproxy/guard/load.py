@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-RECOVERY = 3  # wake-ups in time, one after the other, until the loop counts as caught up
+SUSTAINED = 2  # late wake-ups, one after the other, until the loop counts as overloaded
+RECOVERY = 3  # wake-ups in time, one after the other, until it counts as caught up
 
 
 class LagMeter:
     """Tells from wake-ups that come late whether the event loop is overloaded.
 
-    One wake-up later than ``limit_s`` seconds starts it; :data:`RECOVERY` in a row that are late by no more than half
-    of that end it, so that the verdict does not flap. ``limit_s`` None = never.
+    :data:`SUSTAINED` wake-ups in a row later than ``limit_s`` seconds start it: a single one is what a busy machine
+    does to a process now and then. :data:`RECOVERY` in a row that are late by no more than half of the limit end it, so
+    that the verdict does not flap. ``limit_s`` None = never.
     """
 
-    __slots__ = ("_in_time", "lagging", "last_s", "limit_s")
+    __slots__ = ("_in_time", "lagging", "last_s", "late", "limit_s")
 
     def __init__(self, limit_s: float | None) -> None:
         self.limit_s = limit_s
         self.lagging = False
         self.last_s = 0.0
+        self.late = 0  # in a row
         self._in_time = 0
 
     def wake(self, scheduled: float, actual: float) -> bool:
-        """Note one wake-up (both in seconds of the same clock). True when it came later than the limit."""
+        """Note one wake-up (both in seconds of the same clock). True when it is one of those that make it lag."""
         self.last_s = max(0.0, actual - scheduled)
         if self.limit_s is None:
-            self.lagging = False
+            self.lagging, self.late = False, 0
             return False
         if self.last_s > self.limit_s:
-            self.lagging, self._in_time = True, 0
-            return True
+            self.late, self._in_time = self.late + 1, 0
+            self.lagging = self.lagging or self.late >= SUSTAINED
+            return self.lagging
+        self.late = 0
         self._in_time = self._in_time + 1 if self.last_s <= self.limit_s / 2 else 0
         if self._in_time >= RECOVERY:
             self.lagging = False

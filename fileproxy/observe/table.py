@@ -57,7 +57,7 @@ TABLE: tuple[Row, ...] = (
     Row("upstream.reused", "counter", "Requests sent on a kept connection."),
     Row("workers.started", "counter", "Workers started since the service was."),
     Row("workers.crashed", "counter", "Workers that ended without being told to."),
-    Row("workers.lag_sheds", "counter", "Times the event loop was found later than limits.loop_lag."),
+    Row("workers.lag_sheds", "counter", "Late wake-ups (over limits.loop_lag) that made the loop count as overloaded."),
     Row("tasks.failed", "counter", "Background tasks that ended with an error nobody awaited."),
     Row("reloads.applied", "counter", "Configurations taken over by a worker without a restart."),
     Row("logs.dropped", "counter", "Log lines that could not be written."),
