@@ -4,8 +4,9 @@
   mirror its weight, takes the highest and charges it the sum of all weights. Over ``sum(weights)`` picks each mirror is
   taken exactly ``weight`` times, and the picks of a heavy mirror are spread out rather than bunched.
 * ``least_connections``: fewest requests in flight for its weight.
-* ``fastest_response``: of two chosen by chance the one whose answers come sooner, times what it has to do already (the
-  power of two choices: M. Mitzenmacher, 2001; over the peak EWMA of ``gauge.py``). One that is not known is tried.
+* ``fastest_response``: of two chosen by chance the one whose answers, and the first MiB of them, come sooner, times
+  what it has to do already (the power of two choices: M. Mitzenmacher, 2001; over the peak EWMAs of ``gauge.py``). One
+  that is not known is tried.
 * ``resource_based``: turns in proportion to weight × what each has left. A mirror's load is what it reports; of those
   that report nothing, its part of the bytes that are on their way.
 * ``consistent_hash``: each file has its mirror while it is well, so that mirrors which cache keep different files
@@ -35,9 +36,10 @@ class Seen:
     ramp: float = 1.0  # up to 1: how much of its weight counts while it starts slowly
     in_flight: int = 0
     bytes_in_flight: int = 0
-    response_s: float | None = None  # None: not known
+    response_s: float | None = None  # to the first byte; None: not known
     load: float | None = None  # 0 to 1, as it reported; None: it does not
     name: str = ""  # tells mirrors apart, over restarts, too; empty: its place among them does
+    mib_s: float = 0.0  # a MiB takes so long where the mirror is what is waited for; 0: not known, or at once
     priority: int = 0  # the others are asked when none with a lower number is left
 
     @property
@@ -103,10 +105,10 @@ class FastestResponse:
 
 
 def _cost(mirror: Seen) -> float:
-    """Seconds until it would answer, as far as one can tell."""
+    """Seconds until it would have sent a MiB, as far as one can tell: quick heads do not hide a trickle."""
     if mirror.response_s is None:
         return UNKNOWN_S * mirror.in_flight / mirror.share
-    return mirror.response_s * (mirror.in_flight + 1) / mirror.share
+    return (mirror.response_s + mirror.mib_s) * (mirror.in_flight + 1) / mirror.share
 
 
 class ResourceBased:

@@ -91,6 +91,11 @@ class HttpBody:
             raise StopAsyncIteration
         return piece
 
+    @property
+    def received(self) -> int:
+        """Bytes that came so far."""
+        return self._received
+
     def when_over(self, tell: Callable[[FileProxyError | None], None]) -> None:
         """``tell`` once: None at the proved end or when it is closed before, else the error that it broke with."""
         self._on_over = tell

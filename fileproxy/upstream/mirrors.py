@@ -146,7 +146,14 @@ class Mirrors:
         if isinstance(answer.body, HttpBody):
             size = GUESS_BYTES if answer.body.length is None else answer.body.length
             gauge.bytes_in_flight += size
-            answer.body.when_over(lambda error: self._over(mirror, size, over, error))
+            body, began = answer.body, self._clock.now()
+
+            def ended(error: FileProxyError | None) -> None:
+                now = self._clock.now()
+                gauge.flowed(body.received, now - began, body.waited_s, now)
+                self._over(mirror, size, over, error)
+
+            body.when_over(ended)
         else:
             over()
         return answer

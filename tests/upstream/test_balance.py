@@ -114,6 +114,12 @@ def test_the_faster_of_two_is_asked_and_one_that_is_not_known_is_tried_once() ->
     assert some.order([Seen(3.0, response_s=0.2), Seen(response_s=0.1)], "")[0] == 0
 
 
+def test_a_quick_head_does_not_hide_a_trickle() -> None:
+    some = way("fastest_response")
+    assert some.order([Seen(response_s=0.01, mib_s=1.0), Seen(response_s=0.05, mib_s=0.05)], "")[0] == 1
+    assert some.order([Seen(response_s=0.01, mib_s=0.05), Seen(response_s=0.05, mib_s=0.05)], "")[0] == 0
+
+
 def test_of_many_two_are_compared() -> None:
     """The slowest is never asked, the fastest not always: so it is not overrun by all workers at once."""
     some = FastestResponse(random.Random(1).random)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileproxy.upstream.gauge import DECAY_S, FAILED_S, REPORT_S, Gauge, load_in, load_of
+from fileproxy.upstream.gauge import DECAY_S, FAILED_S, REPORT_S, TELLING_BYTES, Gauge, load_in, load_of
 
 seconds = st.floats(0.001, 100.0)
 
@@ -42,6 +42,34 @@ def test_unasked_the_memory_fades() -> None:
     gauge = Gauge()
     gauge.observe(1.0, good=True, now=0.0)
     assert gauge.response_s(DECAY_S) == pytest.approx(1.0 / math.e)
+
+
+MIB = 1024**2
+
+
+def mib_s(gauge: Gauge, now: float) -> float:
+    return gauge.seen(1.0, 1.0, now).mib_s
+
+
+def test_a_trickle_counts_at_once_and_fades() -> None:
+    gauge = Gauge()
+    assert mib_s(gauge, 0.0) == 0.0
+    gauge.flowed(2 * MIB, 1.0, 1.0, 0.0)
+    assert mib_s(gauge, 0.0) == 0.5
+    gauge.flowed(MIB // 4, 1.0, 0.5, 0.0)
+    assert mib_s(gauge, 0.0) == 4.0
+    assert mib_s(gauge, DECAY_S) == pytest.approx(4.0 / math.e)
+    gauge.flowed(MIB, 1.0, 1.0, DECAY_S)
+    assert mib_s(gauge, DECAY_S) == pytest.approx(1.0 + 3.0 / math.e)
+    gauge.forget()
+    assert mib_s(gauge, DECAY_S) == 0.0
+
+
+@pytest.mark.parametrize(("received", "waited_s"), [(TELLING_BYTES - 1, 9.0), (MIB, 4.9)])
+def test_a_few_bytes_and_a_slow_reader_say_nothing_of_a_mirror(received: int, waited_s: float) -> None:
+    gauge = Gauge()
+    gauge.flowed(received, 10.0, waited_s, 0.0)
+    assert mib_s(gauge, 0.0) == 0.0
 
 
 def test_a_quick_refusal_is_not_fast() -> None:
