@@ -211,8 +211,11 @@ class House:
         """Go on with these settings, or with the servers that their services have now."""
         old, upstreams = self._service.current, self._upstreams
         self._service.current = self._build(settings, generation)
-        for upstream in set(upstreams.values()) - set(self._upstreams.values()):
-            upstream.retire(free=settings.profile == "baseline")
+        for name, upstream in upstreams.items():
+            if (heir := self._upstreams.get(name)) is not upstream:
+                rate = upstream.retire(free=settings.profile == "baseline")
+                if heir is not None:
+                    heir.inherit(rate)
         self._pacing.tell()
         old.retire()
 

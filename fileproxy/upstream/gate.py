@@ -331,12 +331,22 @@ class Gate:
                 self._published[name] = value
                 self._counters.add(name, value - before, self._name)
 
-    def retire(self, *, free: bool) -> None:
-        """Another one has taken its place; only what is under way still uses it. ``free``: without any limit."""
+    def inherit(self, rate: float | None) -> None:
+        """Begin at the rate of the one whose place it takes: the origin is likely the same."""
+        if self._rate is not None and rate is not None:
+            self._rate.follow(rate)
+            self._turn_rate()
+
+    def retire(self, *, free: bool) -> float | None:
+        """Another one takes its place; only what is under way still uses it. ``free``: without any limit. Returns the
+        rate it had come to, if that adapts.
+        """
+        rate = None if self._rate is None else self._rate.per_s
         self._retired = True
         if free:
             self.apply("off", "off")
         self._publish()
+        return rate
 
     async def close(self) -> None:
         """Nothing is asked any more."""

@@ -118,9 +118,15 @@ class Upstream:
         """What is known of all workers, every few seconds: its limits are the machine's, and this worker's a share."""
         self._gate.machine(machine)
 
-    def retire(self, *, free: bool) -> None:
-        """Another one has taken its place, and it serves what is under way. ``free``: nothing is limited any more."""
-        self._gate.retire(free=free)
+    def inherit(self, rate: float | None) -> None:
+        """Begin at the rate of the one whose place it takes."""
+        self._gate.inherit(rate)
+
+    def retire(self, *, free: bool) -> float | None:
+        """Another one takes its place, and it serves what is under way. ``free``: nothing is limited any more. Returns
+        the rate it had come to, if that adapts.
+        """
+        return self._gate.retire(free=free)
 
     # --- the trip ----------------------------------------------------------------------------------------------------
 

@@ -323,6 +323,18 @@ async def test_one_that_is_replaced_says_nothing_any_more(counts: Watched, clock
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.parametrize(("limit", "begins"), [("auto", 800), (77, 1000), ("off", 1000)])
+async def test_one_that_takes_its_place_begins_at_its_rate(
+    counts: Watched, clock: ManualClock, limit: Any, begins: int
+) -> None:
+    old, new = gate(counts, clock, rate=limit), gate(counts, clock, rate="auto")
+    old.machine(told(True))
+    clock.tick(10.0)
+    old.machine(told(True, 20, 20))
+    new.inherit(old.retire(free=False))
+    assert new.rate == begins
+
+
 async def test_a_folder_has_no_limits(counts: Watched, clock: ManualClock) -> None:
     one = gate(counts, clock, ceiling=None, rate=1, concurrency=1)
     assert all(one.enter(ask()) is not None for _ in range(100))
