@@ -196,7 +196,8 @@ class Upstream:
                 await answer.body.aclose()
             trip.tries += 1
             if decision.new_round:
-                await self._clock.sleep(decision.after_s)
+                asked_to_wait = failure.retry_after_s is not None or failure.status == 429
+                await (self._clock.sleep if asked_to_wait else self._turns.pause)(decision.after_s)
                 usable = self._turns.usable(trip)
                 trip.new_round([index for index in self._order(want) if index in usable], self._clock.now())
             else:

@@ -15,6 +15,7 @@ from fileproxy.clock import Clock
 from fileproxy.errors import ShutOff
 from fileproxy.model import Counters
 from fileproxy.settings.schema import CircuitBreaker
+from fileproxy.tasks import Tasks
 from fileproxy.upstream.breaker import Breaker, Call
 
 
@@ -74,6 +75,8 @@ class Turns:
         self._on_change = on_change
         self._waiting: dict[asyncio.Future[Turn], Trip] = {}  # in the order they came
         self._shut = [False] * len(self.breakers)  # as counted
+        self._tasks = Tasks(lambda name, error: counters.add("tasks.failed"))
+        self._pausing: set[asyncio.Task[None]] = set()  # sleeps between two tries
 
     def usable(self, trip: Trip) -> list[int]:
         """The mirrors this request may still be sent to, now or later: those shut off only when all are."""
@@ -112,6 +115,24 @@ class Turns:
             if turn is None and place.done() and not place.cancelled():
                 self.end(place.result(), None)  # called in the very moment it gave up waiting
 
+    async def pause(self, seconds: float) -> None:
+        """The time between two tries; over as soon as a mirror that was shut off has answered again.
+
+        So the end of a long outage is seen within a second (the probes'), however long the pauses have become, and
+        nobody falls upon the mirror: half-open it lets few through at a time.
+        """
+        sleeping = self._tasks.start(self._clock.sleep(seconds), "retry pause")
+        self._pausing.add(sleeping)
+        try:
+            await asyncio.wait({sleeping})
+        finally:
+            self._pausing.discard(sleeping)
+            sleeping.cancel()
+
+    def _answered(self) -> None:
+        for sleeping in self._pausing:
+            sleeping.cancel()
+
     def _try(self, trip: Trip) -> Turn | None:
         now = self._clock.now()
         usable = [index for index in trip.order if index not in trip.hopeless]
@@ -126,8 +147,11 @@ class Turns:
 
     def end(self, turn: Turn, good: bool | None) -> None:
         """What came of it (see ``Breaker.end``); the next in the queue may come."""
+        was_shut = self.breakers[turn.index].state != "closed"
         self.breakers[turn.index].end(turn.call, good, self._clock.now())
         self._note(turn.index)
+        if good and was_shut:
+            self._answered()
         self.call()
 
     def broke(self, index: int) -> None:
@@ -144,8 +168,11 @@ class Turns:
 
     def probed(self, index: int, good: bool | None) -> None:
         """A probe of a mirror has ended."""
+        was_shut = self.breakers[index].state != "closed"
         self.breakers[index].probed(good, self._clock.now())
         self._note(index)
+        if good and was_shut:
+            self._answered()
         self.call()
 
     def call(self) -> None:
