@@ -237,6 +237,8 @@ class House:
         self._service.cutting = True
         self._pacing.close()
         await self._connections.close()
+        if self._service.fast is not None:
+            self._service.fast.settle()
         self._service.current.retire()
         await self._caching.close()
         await self._close_store()

@@ -33,28 +33,34 @@ class Watched:
     _NAMES = frozenset(row.name for row in TABLE)
 
     def __init__(self, page: Page | None = None) -> None:
-        self.totals: dict[tuple[str, str | None], int] = {}
+        self._totals: dict[tuple[str, str | None], int] = {}
         self._page = page
         self._waiters: set[asyncio.Event] = set()
+        self.settle: Callable[[], None] = lambda: None  # count what waits to be counted
 
     def add(self, name: str, amount: int = 1, label: str | None = None) -> None:
         if name not in self._NAMES:
             raise KeyError(name)
         if self._page is not None:
             self._page.add(name, amount, label)
-        self.totals[name, label] = self.totals.get((name, label), 0) + amount
+        self._totals[name, label] = self._totals.get((name, label), 0) + amount
         for event in self._waiters:
             event.set()
 
     def observe(self, name: str, seconds: float, label: str | None = None, times: int = 1) -> None:
         if self._page is not None:
             self._page.observe(name, seconds, label, times)
-        self.totals[name, label] = self.totals.get((name, label), 0) + times
+        self._totals[name, label] = self._totals.get((name, label), 0) + times
 
     def traffic(self, amount: int) -> None:
         if self._page is not None:
             self._page.traffic(amount)
-        self.totals["traffic", None] = self.totals.get(("traffic", None), 0) + amount
+        self._totals["traffic", None] = self._totals.get(("traffic", None), 0) + amount
+
+    @property
+    def totals(self) -> dict[tuple[str, str | None], int]:
+        self.settle()
+        return self._totals
 
     def __getitem__(self, name: str) -> int:
         return self.totals.get((name, None), 0)
@@ -90,13 +96,19 @@ class Lines:
     """The log lines of a house, kept: ``access`` and ``events`` as dictionaries."""
 
     def __init__(self) -> None:
-        self.access_lines: list[dict[str, Any]] = []
+        self._access_lines: list[dict[str, Any]] = []
+        self.settle: Callable[[], None] = lambda: None
         self.events: list[dict[str, Any]] = []
         self.problems: dict[str, str] = {}
         self.audit_lines: list[dict[str, Any]] = []
 
     def access(self, **fields: Any) -> None:
-        self.access_lines.append(fields)
+        self._access_lines.append(fields)
+
+    @property
+    def access_lines(self) -> list[dict[str, Any]]:
+        self.settle()
+        return self._access_lines
 
     def part(self, **fields: Any) -> bytes:
         return encode(fields)[1:-2]
@@ -105,7 +117,7 @@ class Lines:
         return b'{"id":"'
 
     def access_batch(self, lines: Iterable[bytes]) -> None:
-        self.access_lines += map(json.loads, lines)
+        self._access_lines += map(json.loads, lines)
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})
@@ -151,6 +163,8 @@ class Running:
             clock=self.clock,
         )
         await self.house.open()
+        if (fast := self.house._service.fast) is not None:
+            self.counts.settle = self.lines.settle = fast.settle
         loop = asyncio.get_running_loop()
         listener = listen("127.0.0.1", 0, 2048)[0]
         self.house.prepare_listener(listener)

@@ -13,7 +13,7 @@ Laws kept here:
   itself is asked anew (``renew``): it alone judges what is fresh. Only where an origin sends neither validator nor
   length may a newer answer that is still on its way be overlooked so long.
 * Another settings generation empties the tables. While the worker sheds or leaves, nothing is answered here.
-* What is answered here is counted and logged like everything else, at the end of the turn of the loop (``_settle``).
+* What is answered here is counted and logged like everything else, all of some milliseconds together (``settle``).
 
 ``known.py`` says which heads may be known, ``front.py`` when they may be answered.
 """
@@ -28,7 +28,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Ask, Meta, VaryRule, header
+from fileproxy.model import Ask, Load, Meta, VaryRule, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fileproxy.settings.schema import Route
 
 LARGEST = 256 * 1024  # bytes of a file; for larger ones the way is short beside the bytes
+SETTLE_S = 0.002  # how long hits wait to be counted: alone, counting costs more than answering
 SHARE = 16  # of the memory tier's budget, a part of this size for each table
 BLOCK_OVERHEAD = 700  # bytes; measured (tests/server/test_fast.py)
 ROW_OVERHEAD = 4600
@@ -111,8 +112,7 @@ class Row:
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
-    body: bytes | None = None  # within a turn of the loop in which it was answered
-    hits: list[tuple[bytes, Block, float]] = field(default_factory=list)  # in this turn: id, whose, clock.now()
+    hits: list[tuple[bytes, Block, float]] = field(default_factory=list)  # not settled: id, whose, seconds
 
 
 class Fast:
@@ -127,7 +127,9 @@ class Fast:
         self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
         self._generation: Generation | None = None
         self._longest = 0
-        self._answered: list[Row] = []  # in this turn of the loop
+        self._load: Load | None = None  # the last one that was no reason to shed
+        self._answered: list[Row] = []  # rows with hits that are not settled
+        self._timer: asyncio.TimerHandle | None = None
         self._ids: list[bytes] = []
 
     # --- for each request -----------------------------------------------------------------------------------------
@@ -145,38 +147,28 @@ class Fast:
         row = self._rows.get(key)
         if row is None or len(raw) > self._longest:
             return None
-        now = self._now()
-        body = row.body
-        if body is None and (body := self._prove(key, row, now)) is None:
+        now, body, service = self._now(), None, self._service
+        if now < row.until and service.current is self._generation and service.load is self._load:
+            body = self._shelf.whole_now(row.record, row.rule)
+        if body is None and (body := self._renewed(key, row, now)) is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
         if len(body) <= _JOINED:
             transport.write(row.before + request_id + row.after + body)
         else:
             transport.writelines((row.before + request_id + row.after, body))
-        row.hits.append((request_id, block, now))
+        if not row.hits:
+            self._note(row)
+        row.hits.append((request_id, block, self._now() - now))
         return now
-
-    def _prove(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
-        """The bytes of the row's file, if they are the answer in this turn of the loop.
-
-        All that is handled in one turn was there when it began, so one look serves all of it.
-        """
-        if not self._is_open():
-            return None
-        body = self._shelf.whole_now(row.record, row.rule) if now < row.until else None
-        if body is None and (body := self._renewed(key, row, now)) is None:
-            return None
-        row.body = body
-        if not self._answered:
-            self._loop.call_soon(self._settle)
-        self._answered.append(row)
-        return body
 
     def _is_open(self) -> bool:
         """Whether this is a time to answer by what is known."""
         load = self._service.load
-        return not (self._begin_anew() or load.lagging or load.descriptors_low or load.draining)
+        if self._begin_anew() or load.lagging or load.descriptors_low or load.draining:
+            return False
+        self._load = load
+        return True
 
     def _begin_anew(self) -> bool:
         """Empty the tables under another settings generation. Whether it was another."""
@@ -190,7 +182,9 @@ class Fast:
         return True
 
     def _renewed(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
-        """Ask the cache what it thinks of the row's file now. The bytes, or None: the row is gone."""
+        """Ask the cache what it thinks of the row's file now. The bytes, or None: this is to be served the long way."""
+        if not self._is_open():
+            return None
         standing = row.renew()
         if standing is not None and _same(row, standing):
             row.record, row.rule = standing.record, standing.rule
@@ -214,17 +208,25 @@ class Fast:
 
     # --- what was answered ----------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Count and log the answers of this turn of the loop: their first bytes are out now."""
+    def _note(self, row: Row) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(SETTLE_S, self.settle)
+        self._answered.append(row)
+
+    def settle(self) -> None:
+        """Count and log what was answered since this was last done; also called before counts are told."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
         rows, self._answered = self._answered, []
-        now, logs = self._now(), self._service.logs
+        logs = self._service.logs
         start = logs.access_start()
         lines: list[bytes] = []
         for row in rows:
-            hits, row.hits, row.body = row.hits, [], None
-            if not (times := len(hits)):
-                continue  # it could not be written
-            seconds = times * now - sum(at for _, _, at in hits)
+            hits, row.hits = row.hits, []
+            times = len(hits)
+            seconds = sum(took for _, _, took in hits)
             self._shelf.used_now(row.record, times)
             Hits(row.label, times, row.record.size, seconds).add_to(self._service.counters)
             if start is not None:

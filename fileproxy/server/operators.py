@@ -56,6 +56,8 @@ async def answer(page: str, ask: Ask, generation: Generation, service: Service) 
         case _:
             if not operator:
                 raise Refused(_REFUSED)
+            if service.fast is not None:
+                service.fast.settle()
             return _json(200, await service.stats())
 
 
