@@ -5,7 +5,7 @@
 * ``lifecycle.py``   reload, stop, status      * ``check.py``   check
 * ``client.py``      health, stats             * ``doctor.py``  doctor
 * ``admin.py``       purge, warm               * ``bench.py``   bench
-* ``get.py``         get
+* ``get.py``         get; ``getting.py`` does it, ``quick.py`` reads its usual options without typer
 * ``version.py``     version                   * ``completion.py``  completion
 
 A command is a plain function with typer annotations. Its file imports what is heavy inside the function, so that

@@ -1,22 +1,10 @@
-"""``fileproxy get``: download files without a service."""
+"""``fileproxy get``: download files without a service. Its options; ``getting.py`` does it."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-from fileproxy.cli import Failed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fileproxy.client import Client, Result
-    from fileproxy.client.progress import Display
 
 
 def get(
@@ -67,150 +55,30 @@ def get(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Download a file: parallel, from several mirrors, resuming; complete and verified, or visibly not there."""
-    from fileproxy.client.api import run
-    from fileproxy.client.progress import display
+    from fileproxy.cli.getting import Options, WrongUsage, download
 
-    if bool(urls) == (input_list is not None):
-        raise typer.BadParameter("give URLs, or a list with -i", param_hint="URL")
-    if input_list is not None and checksum is not None:
-        raise typer.BadParameter("in a list each file has its own: write checksum=… below its URL", param_hint="-i")
-    if output == "-":
-        raise typer.BadParameter("a file is needed: its parts arrive in no order", param_hint="-o")
-    common = {"resume": resume, "restart": restart, "force": force, "accept_unframed": accept_unframed}
-    if urls:
-        tasks = [{"url": urls, "path": output, "checksum": checksum, **common}]
-    else:
-        assert input_list is not None
-        tasks = [{**one, **common} for one in _read(input_list, output)]
-    client = _client(
-        connections=connections,
-        limit_rate=limit_rate,
-        timeout=timeout,
-        headers=_headers(header or []),
-        ca=ca,
-        verify=not insecure,
-        mirrors_match=mirrors_match,
-    )
-    _validate(tasks)
-    # TERM ends it as Ctrl-C does: the part file stays. INT is heard even where a shell started us with it ignored (in
-    # the background of a script), because TERM travels as INT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    shown = display(quiet=quiet)
+    given = {
+        "urls": urls,
+        "output": output,
+        "resume": resume,
+        "connections": connections,
+        "input_list": input_list,
+        "jobs": jobs,
+        "checksum": checksum,
+        "limit_rate": limit_rate,
+        "timeout": timeout,
+        "header": header,
+        "ca": ca,
+        "insecure": insecure,
+        "mirrors_match": mirrors_match,
+        "restart": restart,
+        "force": force,
+        "accept_unframed": accept_unframed,
+        "quiet": quiet,
+    }
     try:
-        with shown:
-            failed = run(_all(client, tasks, jobs, shown, quiet))
-    except KeyboardInterrupt:
-        raise Failed("interrupted; what came is kept where it can be continued: the same command with -c") from None
-    if failed:
-        raise typer.Exit(1)
-
-
-async def _all(client: Client, tasks: Sequence[dict[str, Any]], jobs: int, shown: Display, quiet: bool) -> int:
-    """Every file, some at a time. How many failed; each says why on stderr."""
-    from fileproxy.tasks import Tasks
-
-    waiting, failed = list(reversed(tasks)), 0
-    broken: list[BaseException] = []
-    owned = Tasks(lambda _name, error: broken.append(error))
-
-    async def work() -> None:
-        nonlocal failed
-        while waiting:
-            failed += not await _one(client, waiting.pop(), shown, quiet)
-
-    try:
-        workers = [owned.start(work(), f"get-file-{number}") for number in range(min(jobs, len(tasks)))]
-        await asyncio.wait(workers)
-    finally:
-        await owned.close()
-    if broken:
-        raise broken[0]
-    return failed
-
-
-async def _one(client: Client, task: dict[str, Any], shown: Display, quiet: bool) -> bool:
-    from fileproxy.errors import FileProxyError
-
-    try:
-        result = await client.download_async(**task, progress=shown.show)
-    except FileProxyError as error:
-        sentence = error.detail
-    except OSError as error:
-        sentence = f"{error.filename or task['path'] or ''}: {error.strerror or error}".removeprefix(": ")
-    else:
-        if not quiet:
-            typer.echo(_summary(result))
-        return True
-    typer.echo(f"fileproxy: {sentence}", err=True)
-    return False
-
-
-def _summary(result: Result) -> str:
-    """One line on stdout for each file that is there."""
-    from fileproxy.client.progress import people
-
-    if result.skipped:
-        return f"{result.path}: was there already ({people(result.size)})"
-    fresh = result.size - result.resumed
-    speed = f", {people(fresh / result.elapsed_s)}/s" if fresh and result.elapsed_s > 0 else ""
-    said = [f"{people(result.size)} in {result.elapsed_s:.1f} s{speed}"]
-    if result.resumed:
-        said.append(f"{people(result.resumed)} were here before")
-    if result.checksum is not None:
-        said.append(f"{result.checksum.partition('=')[0]} verified")
-    return f"{result.path}: {'; '.join(said)}"
-
-
-def _read(name: str, folder: str | None) -> list[dict[str, Any]]:
-    """The files of a list; ``-`` is standard input."""
-    from fileproxy.client.lists import parse_list
-
-    text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-    base = Path(folder) if folder is not None else Path()
-    try:
-        lines = parse_list(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{name}: {error}", param_hint="-i") from None
-    return [
-        {
-            "url": line.urls,
-            "path": f"{base}/" if line.out is None else base / line.out,
-            "checksum": None if line.checksum is None else str(line.checksum),
-        }
-        for line in lines
-    ]
-
-
-def _client(**options: Any) -> Client:
-    from fileproxy.client import Client
-
-    try:
-        return Client(**options)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _validate(tasks: Sequence[dict[str, Any]]) -> None:
-    """Wrong usage is told before anything is fetched."""
-    from fileproxy.client.checksum import Checksum
-    from fileproxy.client.mirrors import source_of
-
-    try:
-        for task in tasks:
-            for url in task["url"]:
-                source_of(url)
-            if task["checksum"] is not None:
-                Checksum.parse(task["checksum"])
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _headers(lines: Sequence[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, mark, value = line.partition(":")
-        if not mark:
-            raise typer.BadParameter(f"{line!r} is not 'NAME: VALUE'", param_hint="-H")
-        headers[name.strip()] = value.strip()
-    return headers
+        code = download(Options(**given))  # type: ignore[arg-type]  # the options above, each by its own name
+    except WrongUsage as error:
+        raise typer.BadParameter(str(error), param_hint=error.option) from None
+    if code:
+        raise typer.Exit(code)

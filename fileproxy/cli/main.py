@@ -41,7 +41,7 @@ COMMANDS: dict[str, str] = {
 def load_command(name: str) -> click.Command:
     """Import the file of the command ``name`` and build the command from its function."""
     module, _, function = COMMANDS[name].partition(":")
-    one = typer.Typer(add_completion=False)
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
     one.command(name=name)(getattr(import_module(f"fileproxy.cli.{module}"), function))
     return typer.main.get_command(one)
 
@@ -79,6 +79,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name=PROGRAM,
     cls=Commands,
+    rich_markup_mode=None,  # rich takes longer to import than to read the help
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     add_completion=False,  # `fileproxy completion` prints the script; nothing writes into shell profiles

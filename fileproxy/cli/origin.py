@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import socket
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    import socket
+
     from fileproxy.model import Counters
     from fileproxy.settings import Settings
 
@@ -26,6 +23,9 @@ def origin(
     fd: Annotated[int | None, typer.Option("--fd", hidden=True, help="A listening socket that was inherited.")] = None,
 ) -> None:
     """Serve a folder as a plain HTTP origin, without a cache, workers or a configuration."""
+    import asyncio
+    import socket
+
     from fileproxy.cli import Failed
     from fileproxy.process import raise_descriptor_limit
     from fileproxy.server.listeners import listen, url_of
@@ -56,7 +56,11 @@ def origin(
 
 async def _serve(settings: Settings, sockets: list[socket.socket], uvloop_enabled: bool) -> None:
     """Until TERM (running downloads end first) or INT (at once)."""
+    import asyncio
+    import secrets
     import signal
+    import tempfile
+    import time
 
     from fileproxy.app import House
     from fileproxy.observe.logs import Logs

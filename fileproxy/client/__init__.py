@@ -7,7 +7,8 @@
 * ``stream.py``    files that are one answer only: a single stream, no resume
 * ``plan.py``      which bytes are missing, how long the next segment is, which one is late (pure)
 * ``growth.py``    how many connections: add while goodput grows (pure)
-* ``http1.py``     asking an HTTP/1.1 server;  ``connect.py``  opening connections
+* ``http1.py``     asking an HTTP/1.1 server;  ``framing.py``  what its answers' octets say (pure)
+* ``connect.py``   opening connections
 * ``mirrors.py``   one URL of the file: redirects, rests, what it gave
 * ``partfile.py``  ``OUT.part`` and its journal ``OUT.part.json``
 * ``checksum.py``  what the whole file must hash to;  ``names.py``  safe file names (pure);  ``rate.py``  rate limit

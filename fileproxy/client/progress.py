@@ -116,6 +116,7 @@ class Bars:
             TextColumn("{task.fields[connections]}"),
             console=Console(file=out, highlight=False),
             transient=True,
+            redirect_stdout=False,  # the line of a file that is there goes where it was told to
         )
         self._tasks: dict[str, TaskID] = {}
 

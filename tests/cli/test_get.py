@@ -270,7 +270,7 @@ def test_a_bar_on_a_terminal(origin: OriginThread, tmp_path: Path) -> None:
 
 def test_every_option_is_in_the_documentation(tmp_path: Path) -> None:
     shown = fileproxy("get", "-h", cwd=tmp_path).stdout
-    options = set(re.findall(r"(?:^│ |  )(--?[a-z][a-z-]*)", shown, re.M)) - {"--help", "-h"}
+    options = set(re.findall(r"(?:^  |, )(--?[A-Za-z][a-z-]*)", shown, re.M)) - {"--help", "-h"}
     assert {"--output", "-o", "--limit-rate"} <= options
     text = (ROOT / "docs" / "client.md").read_text()
     assert [option for option in sorted(options) if f"`{option}" not in text] == []

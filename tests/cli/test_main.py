@@ -20,7 +20,7 @@ from tests.service import ROOT
 def test_help_lists_every_command(tmp_path: Path) -> None:
     done = fileproxy("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert set(re.findall(r"^│ ([a-z]+) ", done.stdout, re.M)) == set(COMMANDS)
+    assert set(re.findall(r"^  ([a-z]+) ", done.stdout.partition("Commands:")[2], re.M)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -44,7 +44,9 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         timeout=30,
     )
     assert done.returncode == 0
-    assert not {"aiohttp", "pydantic", "gunicorn", "redis", "uvloop"} & set(done.stderr.split())
+    assert not {"aiohttp", "pydantic", "gunicorn", "redis", "uvloop", "rich", "yaml", "asyncio"} & set(
+        done.stderr.split()
+    )
 
 
 @pytest.mark.parametrize(

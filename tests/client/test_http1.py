@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fileproxy.client.api import OURS
 from fileproxy.client.contact import RETRIED
-from fileproxy.client.http1 import HEAD_BYTES, Chunks, framing, parse_head
+from fileproxy.client.framing import HEAD_BYTES, Chunks, framing, parse_head
 from fileproxy.errors import BadAnswer
 from fileproxy.settings.schema import FRAMING, Retry
 from tests.service import ROOT
