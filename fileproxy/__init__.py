@@ -6,13 +6,15 @@ The rooms, in the order of a download's trip::
            ◀─bytes─ deliver ◀──────── body ◀─────────┴◀── flight ◀═
 
 * ``app.py``      builds every room, wires them, owns their lifetimes; ``caching.py``, ``administration.py``,
-  ``reports.py`` and ``boot.py`` do so for the cache, the admin API, the operators' pages and a process
+  ``reports.py``, ``pacing.py`` and ``boot.py`` do so for the cache, the admin API, the operators' pages, what all
+  workers know of an upstream, and a process
 * ``server/``     the ask and the delivery: gunicorn worker, client connections, routes, ``download.py`` (the whole
   trip on one screen), preconditions and ranges, bodies to the client. The only room that imports ``aiohttp.web``
 * ``guard/``      may this ask be served: methods, limits, loops
 * ``cache/``      what is kept: rules of RFC 9111 (pure), tiers in memory, Redis and on disk, purges. Passive
 * ``fill/``       what is missing gets fetched once: contacts, flights with many readers, the worker that owns a key
 * ``upstream/``   fetching: choose a mirror, try, judge, again. The only room that imports aiohttp's client
+* ``control/``    how fast and how many at once, towards origins and clients: pure
 * ``observe/``    counters, reports, logs; other rooms never import it, ``app.py`` hands counters in
 * ``admin/``      purges, warming, their audit log
 * ``client/``     the same engine without a server: ``fileproxy get``, ``fileproxy.download``, ``fileproxy.Client``

@@ -5,6 +5,7 @@
 * ``gauge.py``        what a mirror has to do, and how quickly it answers (pure)
 * ``breaker.py``      when a failing mirror is passed over, and how it comes back (pure)
 * ``turns.py``        which mirror a request is sent to now, or that it waits: breakers and their queue
+* ``gate.py``         before each try: the upstream's rate and concurrency limits, and the fair line before them
 * ``probes.py``       asking mirrors how they are, beside the requests
 * ``retry.py``        whether and when to try again; how much of that an upstream may bear (pure)
 * ``redirects.py``    whether a redirect is followed, where to, with which headers (pure)
