@@ -123,7 +123,8 @@ class Stream:
         self._clock = clock
         self._tasks = tasks
         self._counters = counters
-        path = body.path if isinstance(body, Connected) else None
+        connected = _connected(body)
+        path = None if connected is None else connected.path
         self._mirror = "" if path is None else path.mirror
         self._patience = Patience(clock.now(), (path.rtt_s if path is not None else None) or 0.0, lanes.stall_s)
         self._timer: asyncio.TimerHandle | None = None
@@ -183,8 +184,8 @@ class Stream:
         self._timer = None
         if self._closed or self._parts is not None:
             return
-        patience, body = self._patience, self._body
-        if patience.too_slow(self._end - self.at, self._clock.now()) and isinstance(body, Connected):
+        patience, body = self._patience, _connected(self._body)
+        if patience.too_slow(self._end - self.at, self._clock.now()) and body is not None:
             body.nudge()  # whoever waits shares the rest out
         self._timer = asyncio.get_running_loop().call_later(patience.next_look_s, self._look)
 
@@ -391,7 +392,8 @@ class Stream:
         try:
             if asked:
                 pump.body, _ = await self._ask(pump.position, pump.part.end, avoid=avoid, whole=False)
-                path = pump.body.path if isinstance(pump.body, Connected) else None
+                connected = _connected(pump.body)
+                path = None if connected is None else connected.path
                 pump.mirror = "" if path is None else path.mirror
                 pieces = aiter(pump.body)
                 self._first_byte_s.append(self._clock.now() - pump.began)
@@ -509,3 +511,8 @@ class Stream:
             await asyncio.wait(running)
         self._parts.clear()
         self._count()
+
+
+def _connected(body: object) -> Connected | None:
+    """The body, if it arrives over a connection of its own."""
+    return body if isinstance(body, Connected) else None

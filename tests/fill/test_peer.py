@@ -296,11 +296,11 @@ async def test_an_owner_that_falls_silent_in_the_middle(
 async def test_signs_of_life_while_the_origin_thinks(
     workers: Any, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr(wire, "DEAD_AFTER_S", 0.3)
     monkeypatch.setattr(wire, "ALIVE_EVERY_S", 0.05)
     both, one, two = await workers()
     path = both.path(one)
-    origin.script(path, Reply(FILE, before_head=1.2, breaks=stall(at=MIB, lasts=1.2)))
+    origin.script(path, Reply(FILE, before_head=1.2, breaks=stall(at=MIB, lasts=0.5)))
     await whole(two, FILE, path)
     assert origin.requests_of(path) == 1
     assert two.counts["peer.alone"] == two.counts["flight.resumed"] == 0
