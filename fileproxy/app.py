@@ -98,7 +98,7 @@ class House:
         self._reports = Reports(
             generation=lambda: self._service.current,
             upstreams=lambda: self._upstreams,
-            granted=lambda: self._granted,
+            granted=self._granted_options,
             caching=lambda: self._caching.describe(),  # noqa: PLW0108 (made later)
             counters=self._counters,
             logs=self._logs,
@@ -130,7 +130,9 @@ class House:
             identity=self._identity,
             logs=self._logs,
             health=lambda: self._reports.health(self._store),
-            stats=lambda: self._reports.stats(self._machines if self._store.state == "ok" else None),
+            stats=lambda: self._reports.stats(
+                self._machines if self._store.state == "ok" else None, self._service.downloads
+            ),
         )
         await self._open_store(settings)
         self._caching = Caching(
@@ -341,12 +343,20 @@ class House:
         while True:
             due = self._clock.now() + LAG_SAMPLE_S
             await self._clock.sleep(LAG_SAMPLE_S)
+            service.downloads.look()
             if self._lag.wake(due, self._clock.now()):
                 self._counters.add("workers.lag_sheds")
             low = descriptors_low(_next_descriptor(self._nofile), self._nofile)
             if (service.load.lagging, service.load.descriptors_low) != (self._lag.lagging, low):
                 service.load = replace(service.load, lagging=self._lag.lagging, descriptors_low=low)
                 self._logs.event("warning", "load", lagging=self._lag.lagging, descriptors_low=low)
+
+    def _granted_options(self) -> dict[str, Any] | None:
+        """Read back from the first client connection, and from the one last adapted to a far or lossy path."""
+        if self._granted is None:
+            return None
+        adapted = self._connections.granted
+        return {**self._granted, "far_or_lossy": adapted.newest, "far_or_lossy_refused": dict(adapted.refused)}
 
     def _tune(self, sock: socket.socket) -> None:
         """What an accepted socket does not inherit, set before its first answer."""

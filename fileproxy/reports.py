@@ -19,6 +19,7 @@ from fileproxy.model import Counters
 from fileproxy.observe import health, stats
 from fileproxy.observe.totals import Totals, read_totals
 from fileproxy.process import cpu_count
+from fileproxy.server.running import Downloads
 from fileproxy.server.service import Generation, LogLines
 from fileproxy.settings import Settings, resolve
 from fileproxy.settings.show import effective
@@ -32,6 +33,10 @@ class Described(Protocol):
     """An upstream, as far as reports go."""
 
     def describe(self) -> dict[str, Any]: ...
+
+    def holds(self, ask: str) -> bool: ...
+
+    def qualities(self) -> Mapping[str, str | None]: ...
 
 
 class Reports:
@@ -93,9 +98,10 @@ class Reports:
         live = self.totals().live
         return not live or live[0].slot == self._facts.get("worker", 0)
 
-    async def stats(self, machines: Machines | None) -> dict[str, Any]:
-        """``/stats``."""
+    async def stats(self, machines: Machines | None, downloads: Downloads) -> dict[str, Any]:
+        """``/stats``. Counts are of all workers; paths of mirrors and running downloads as this one sees them."""
         report = stats.stats(self.totals(), self.facts, None if machines is None else await machines.all())
+        report["downloads"] = downloads.report(self._clock.now(), self._upstreams())
         for one in self._upstreams().values():
             for mirror in one.describe().get("mirrors", ()):
                 path = {name: mirror[name] for name in PATH if name in mirror}

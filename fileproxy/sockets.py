@@ -22,6 +22,7 @@ _INTERVAL: int | None = getattr(socket, "TCP_KEEPINTVL", None)
 _COUNT: int | None = getattr(socket, "TCP_KEEPCNT", None)
 _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _CONGESTION: int | None = getattr(socket, "TCP_CONGESTION", None)
+SYSTEM = ("auto", "system")  # values of ``congestion`` that leave the choice to the kernel, to begin with
 _CONGESTION_NAME_BYTES = 16  # TCP_CA_NAME_MAX of linux/tcp.h
 _UNLIMITED = 0xFFFFFFFF  # what TCP_NOTSENT_LOWAT says when it is not limited
 
@@ -83,10 +84,7 @@ def granted(sock: socket.socket) -> dict[str, Any]:
     }
     if values["notsent_lowat"] in (0, _UNLIMITED):
         values["notsent_lowat"] = "unlimited"
-    if _CONGESTION is not None:
-        option = _CONGESTION
-        name = _read(lambda: sock.getsockopt(tcp, option, _CONGESTION_NAME_BYTES))
-        values["congestion"] = name.rstrip(b"\0").decode("ascii") if isinstance(name, bytes) else None
+    values["congestion"] = congestion(sock)
     if _read(lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)):
         values["keepalive"] = {
             "idle": _option(sock, _IDLE, int),
@@ -96,6 +94,35 @@ def granted(sock: socket.socket) -> dict[str, Any]:
     else:
         values["keepalive"] = "off"
     return values
+
+
+def congestion(sock: socket.socket) -> str | None:
+    """The congestion control of a socket by the kernel's name."""
+    if _CONGESTION is None:
+        return None
+    option = _CONGESTION
+    name = _read(lambda: sock.getsockopt(socket.IPPROTO_TCP, option, _CONGESTION_NAME_BYTES))
+    return name.partition(b"\0")[0].decode("ascii", "replace") if isinstance(name, bytes) else None
+
+
+def set_congestion(sock: socket.socket, name: str) -> str | None:
+    """Change it, at any time of a connection's life. Returns why the kernel refused, None when it did not."""
+    return _set(sock, _CONGESTION, name.encode("ascii", "replace"))
+
+
+def set_notsent_lowat(sock: socket.socket, size: int) -> str | None:
+    """Limit what the kernel holds unsent; 0 = no limit. Returns why the kernel refused, None when it did not."""
+    return _set(sock, _NOTSENT_LOWAT, size)
+
+
+def _set(sock: socket.socket, option: int | None, value: int | bytes) -> str | None:
+    if option is None:
+        return "not known on this system"
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _rows(options: Sockets) -> list[tuple[str, int, int | None, int | bytes]]:
@@ -120,7 +147,7 @@ def _rows(options: Sockets) -> list[tuple[str, int, int | None, int | bytes]]:
         rows.append(("receive_buffer", socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer))
     if options.notsent_lowat != "auto":
         rows.append(("notsent_lowat", tcp, _NOTSENT_LOWAT, options.notsent_lowat))
-    if options.congestion != "auto":
+    if options.congestion not in SYSTEM:
         rows.append(("congestion", tcp, _CONGESTION, options.congestion.encode("ascii", "replace")))
     return rows
 

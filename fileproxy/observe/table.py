@@ -50,6 +50,7 @@ TABLE: tuple[Row, ...] = (
     Row("bytes.from_upstreams", "counter", "Body bytes read from upstreams."),
     Row("connections.accepted", "counter", "Client connections accepted."),
     Row("connections.open", "gauge", "Client connections open now."),
+    Row("connections.bbr", "counter", "Client connections given BBR, because they were far or lost packets."),
     Row("connections.shed", "counter", "Client connections turned away because too many were open."),
     Row("downloads.active", "gauge", "Requests being served now."),
     Row("downloads.cut", "counter", "Answers cut short after their first byte; the client saw a broken connection."),
@@ -102,8 +103,12 @@ TABLE: tuple[Row, ...] = (
     Row("stream.hedges", "counter", "Parts asked for a second time, because they were late."),
     Row("stream.bytes_twice", "counter", "Bytes that came twice for that reason."),
     Row("stream.breaks", "counter", "Connections of such fetches that broke; others went on."),
-    Row("downloads.begun_again", "counter", "Downloads whose body broke before any of it went out, and that began anew."),
-    Row("relay.resumed", "counter", "Answers for one client alone that went on at the next missing byte after a break."),
+    Row(
+        "downloads.begun_again", "counter", "Downloads whose body broke before any of it went out, and that began anew."
+    ),
+    Row(
+        "relay.resumed", "counter", "Answers for one client alone that went on at the next missing byte after a break."
+    ),
     Row("flight.failed", "counter", "Segments that could not go on."),
     Row("cache.disk_reads", "counter", "Runs of blocks handed out from disk."),
     Row("cache.disk_writes", "counter", "Blocks written to disk."),

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from fileproxy.model import Counters
 from fileproxy.server.fast import Fast
 from fileproxy.server.front import Front
 from fileproxy.server.heads import HeadLimits
+from fileproxy.server.pace import ClientPace, Granted, PacePolicy, paced
 from fileproxy.server.serving import Serving, Tap
 from fileproxy.settings.schema import Settings
 
@@ -41,6 +42,7 @@ class FrontPolicy:
     connections_per_client: int | None
     unlimited: Networks  # peers that speak for many clients: the trusted proxies
     last_descriptor: int  # a connection with this number or a higher one is turned away
+    pace: PacePolicy = field(default_factory=PacePolicy)
 
     @classmethod
     def from_settings(cls, settings: Settings, nofile: int) -> FrontPolicy:
@@ -61,6 +63,7 @@ class FrontPolicy:
             connections_per_client=None if per_client == "off" else per_client,
             unlimited=Networks(settings.server.trusted_proxies),
             last_descriptor=last,
+            pace=PacePolicy.from_settings(settings),
         )
 
 
@@ -95,6 +98,8 @@ class Connections:
         self._open: set[Front] = set()
         self._turned_away: set[Front] = set()  # told so, and not closed yet
         self._per_client: Counter[str] = Counter()
+        self._paces: dict[Front, ClientPace] = {}  # of the connections that have a handler
+        self.granted = Granted(counters)
 
     def __call__(self) -> Front:
         return Front(self)
@@ -139,6 +144,7 @@ class Connections:
     def lost(self, front: Front) -> None:
         """A connection that was counted has gone."""
         self.counters.add("connections.open", -1)
+        self._paces.pop(front, None)
         self._turned_away.discard(front)
         if front in self._open:
             self._open.discard(front)
@@ -152,7 +158,13 @@ class Connections:
         handler.connection_made(transport)
         if self._tune is not None and (sock := transport.get_extra_info("socket")) is not None:
             self._tune(sock)
+        if (pace := paced(front.transport, self.granted, self._look)) is not None:
+            handler.pace = self._paces[front] = pace
+            pace.ended()
         return handler
+
+    def _look(self, pace: ClientPace) -> None:
+        pace.look(self.policy.pace, self.clock.now())
 
     # --- what the worker calls --------------------------------------------------------------------------------------
 
@@ -161,6 +173,9 @@ class Connections:
         now = self.clock.now()
         for front in (*self._open, *self._turned_away):
             front.sweep(now)
+        for front, pace in tuple(self._paces.items()):
+            if front.busy:
+                pace.look(self.policy.pace, now)
 
     async def watch(self) -> None:
         """Sweep once a second, for ever: run it as a task."""

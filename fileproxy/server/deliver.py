@@ -19,7 +19,9 @@ from aiohttp.http_writer import StreamWriter
 
 from fileproxy.errors import ClientGone, ClientStalled, FileChanged
 from fileproxy.model import Body, FileSlice
+from fileproxy.server.pace import LOOK_BYTES, ClientPace
 from fileproxy.server.reply import Reply
+from fileproxy.server.running import Held
 
 TURN = 1024 * 1024  # bytes a download may write before others get their turn: kernels take several times this at once
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
@@ -46,27 +48,35 @@ class Delivery:
         idle_s: float,
         on_first_byte: Callable[[], None],
         on_bytes: Callable[[int], None],
+        held: Held | None = None,
     ) -> None:
         """Send head and body to their end.
 
         ``on_first_byte`` is called when the head leaves, ``on_bytes`` with the length of each piece handed over.
+        ``held`` is told while it is the client that is waited for. Writes are as long as its path deserves.
         Raises ClientGone, ClientStalled, or what the body raises.
         """
+        held = held or Held()
+        pace: ClientPace | None = getattr(request.protocol, "pace", None)
+        sent = 0
         try:
             writer = cast(StreamWriter, await reply.prepare(request))
             if request.method == "HEAD" or body.length == 0:
                 on_first_byte()
             else:
                 first, turn = True, TURN
-                async for piece in self._bytes_of(body):
+                async for piece in self._bytes_of(body, pace):
                     await writer.write(piece, drain=False)
                     if first:
                         on_first_byte()
                         first = False
                     on_bytes(len(piece))
                     turn -= len(piece)
+                    sent += len(piece)
                     if writer.protocol.writing_paused:
+                        held.by_client = True
                         await _taken(writer, idle_s)
+                        held.by_client = False
                         turn = TURN
                     elif turn <= 0:
                         await asyncio.sleep(0)
@@ -75,18 +85,29 @@ class Delivery:
                     on_first_byte()
             await reply.write_eof()
             if writer.protocol.writing_paused:
+                held.by_client = True
                 await _taken(writer, idle_s)
+            if pace is not None and sent >= LOOK_BYTES:
+                pace.ended()
         except ConnectionError as error:
             raise ClientGone("The client closed its connection.") from error
 
-    async def _bytes_of(self, body: Body) -> AsyncIterator[bytes]:
+    async def _bytes_of(self, body: Body, pace: ClientPace | None) -> AsyncIterator[bytes | memoryview]:
         async for piece in body:
             if isinstance(piece, bytes):
-                yield piece
+                if pace is None or pace.write is None or len(piece) <= pace.write:
+                    yield piece
+                    continue
+                rest = memoryview(piece)
+                while rest:
+                    most = pace.write or len(rest)
+                    yield rest[:most]
+                    rest = rest[most:]
                 continue
             offset, left = piece.offset, piece.length
             while left:
-                data = await self._read(piece, offset, min(left, self._chunk()))
+                most = self._chunk() if pace is None or pace.write is None else pace.write
+                data = await self._read(piece, offset, min(left, most))
                 offset += len(data)
                 left -= len(data)
                 yield data

@@ -138,6 +138,7 @@ async def _begun(
             idle_s=settings.limits.client_idle,
             on_first_byte=trip.first_byte,
             on_bytes=trip.sent,
+            held=trip.held,
         )
         if served.hit is not None and service.fast is not None and selected.body is served.answer.body:
             record, renew = served.hit

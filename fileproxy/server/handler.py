@@ -44,6 +44,7 @@ class Handler:
         trip = Trip(service, front_of(request).head.received_at)
         generation.enter()
         service.counters.add("downloads.active")
+        service.downloads.enter(trip, getattr(request.protocol, "pace", None))
         try:
             return await self._serve(request, trip, generation)
         except asyncio.CancelledError:
@@ -51,6 +52,7 @@ class Handler:
             raise
         finally:
             service.counters.add("downloads.active", -1)
+            service.downloads.leave(trip)
             generation.leave()
             trip.finish()
 

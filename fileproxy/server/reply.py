@@ -59,6 +59,11 @@ class Reply(web.StreamResponse):
         if close:
             self.force_close()
 
+    @property
+    def declared(self) -> int | None:
+        """Bytes of the body it announces."""
+        return self._declared
+
     def abandon(self) -> None:
         """The connection was aborted: whatever aiohttp still wants to write must fail, not complete the answer."""
         self.aborted = True

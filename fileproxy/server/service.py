@@ -10,6 +10,7 @@ from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Answer, Ask, Counters, Headers, Load, Want
 from fileproxy.server.routing import Match, RouteTable
+from fileproxy.server.running import Downloads
 from fileproxy.settings import Settings, schema
 
 if TYPE_CHECKING:
@@ -139,4 +140,5 @@ class Service:
     fast: Fast | None = None
     admin: Admin | None = None
     load: Load = field(default_factory=Load)
+    downloads: Downloads = field(default_factory=Downloads)
     cutting: bool = False  # drain_timeout is over: running downloads are being cut

@@ -18,6 +18,7 @@ from fileproxy.server.heads import BadHead
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
+    from fileproxy.server.pace import ClientPace
 
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _UNLIMITED = 2**20  # the front has checked all sizes; the parser's own limits must never bite first
@@ -27,7 +28,7 @@ _DRAIN_S = 10.0  # how long a body nobody reads is drained after its answer, bef
 class Serving(web.RequestHandler):
     """aiohttp's RequestHandler without timers, access log and decompression. ``front`` owns the connection."""
 
-    __slots__ = ("_body", "front")
+    __slots__ = ("_body", "front", "pace")
 
     def __init__(self, server: web.Server, front: Front, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -43,6 +44,7 @@ class Serving(web.RequestHandler):
             auto_decompress=False,
         )
         self.front = front  # what handlers reach by front_of(request)
+        self.pace: ClientPace | None = None  # how its client is served; None: no TCP
         self._body: StreamReader | None = None  # of the request taken last
 
     def take_head(self, raw: bytes) -> BadHead | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fileproxy.model import Answer, Ask, Counters
 from fileproxy.server.reply import Reply
+from fileproxy.server.running import Held
 from fileproxy.server.service import Service
 from fileproxy.settings.schema import Route
 
@@ -14,8 +15,8 @@ class Trip:
     """Notes of one request. ``finish`` counts them once and writes the access line."""
 
     __slots__ = (
-        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "how", "reply",
-        "route", "status",
+        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "held", "how",
+        "reply", "route", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, started: float) -> None:
@@ -32,6 +33,7 @@ class Trip:
         self.how = ""  # what X-Cache said
         self.ending = "completed"
         self.cut = False  # broken off after the first byte
+        self.held = Held()  # whom it waits for
 
     @property
     def id(self) -> str:
@@ -40,6 +42,16 @@ class Trip:
     @property
     def target(self) -> str:
         return "" if self.ask is None else str(self.ask.target)
+
+    @property
+    def started(self) -> float:
+        """``clock.now()`` when the head was complete."""
+        return self._started
+
+    @property
+    def delivered(self) -> int:
+        """Bytes of the body handed to the client so far."""
+        return self._sent
 
     @property
     def started_sending(self) -> bool:

@@ -61,12 +61,16 @@ class Sockets(Row):
     send_buffer: KernelBytes | Auto = Field("auto", description="SO_SNDBUF in bytes; a fixed size stops autotuning.")
     receive_buffer: KernelBytes | Auto = Field("auto", description="SO_RCVBUF in bytes; a fixed size stops autotuning.")
     notsent_lowat: KernelBytes | Auto = Field(
-        "auto", description="Unsent bytes kept in the kernel for a connection (TCP_NOTSENT_LOWAT)."
+        "auto",
+        description="Unsent bytes kept in the kernel for a connection (TCP_NOTSENT_LOWAT); auto = towards clients by"
+        " the quality of their path, else the kernel's.",
     )
     congestion: Annotated[
         str, Meaning("a kernel's name like bbr, or auto"), StringConstraints(pattern=r"^[a-z0-9_-]{1,15}$")
     ] = Field(
-        "auto", description="Congestion control by the kernel's name, for example `bbr`; unknown: kept as it was."
+        "auto",
+        description="Congestion control: auto = the system's, but bbr towards clients that are far or lose packets;"
+        " system = always the system's; or a kernel's name; unknown: kept as it was.",
     )
 
 

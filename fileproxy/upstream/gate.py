@@ -79,6 +79,7 @@ class Gate:
         self._clock = clock
         self._line: FairLine[_Waiting] = FairLine()
         self._in_flight = 0
+        self._lined: set[str] = set()  # asks that wait in the line
         self._ids: dict[str, int] = {}  # requests on their way of each ask
         self._hold_s: float | None = None  # how long a place is held, on average
         self._workers = 1
@@ -139,6 +140,7 @@ class Gate:
                 last.place.set_result(None)
         waiting = _Waiting(want.id)
         self._line.add(client, waiting)
+        self._lined.add(want.id)
         self._counters.add("upstream.waited", label=self._name)
         self._publish()
         self._call()  # nothing may be in its way any more but that others were waiting
@@ -150,6 +152,7 @@ class Gate:
             raise self._shed(f"no room within {within_s:g} s", self._expected_s(client)) from None
         finally:
             self._line.remove(client, waiting)
+            self._lined.discard(want.id)
             place = waiting.place
             if taken is None and place.done() and not place.cancelled() and (late := place.result()) is not None:
                 self._undo(late)  # called in the very moment it gave up waiting
@@ -157,6 +160,10 @@ class Gate:
         if taken is None:
             raise self._shed("too many are waiting", self._expected_s(client))
         return taken
+
+    def holds(self, ask: str) -> bool:
+        """A request of this ask waits here."""
+        return ask in self._lined
 
     def leave(self, taken: Pass, *, learn: bool = True) -> None:
         """The request is over, its body included. ``learn``: how long it took tells how long a place is held."""

@@ -331,6 +331,14 @@ class Upstream:
         assert failure.error is not None
         raise failure.error
 
+    def holds(self, ask: str) -> bool:
+        """A request of the ask with this id waits for the upstream's limits."""
+        return self._gate.holds(ask)
+
+    def qualities(self) -> dict[str, str | None]:
+        """The quality of the path to each mirror, by label; without folders, and without those not yet known."""
+        return {one.label: found for one in self._mirrors.all if (found := one.path().get("quality")) is not None}
+
     # --- what it says of itself --------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
