@@ -122,22 +122,6 @@ async def test_a_backup_serves_while_the_others_cannot(
     assert (mirror.requests_of("/f"), running.counts["upstream.connections"]) == (20, connections)
 
 
-async def test_a_mirror_that_trickles_is_left_alone_though_its_heads_are_quick(
-    house: OpenHouse, origin: Origin, mirror: Origin
-) -> None:
-    """It would take most, if only the time to the first byte counted. Asked once or twice, it is known."""
-    file = Content(4, 256 * KIB)
-    origin.script("/f", Reply(file, rate=1024 * KIB))
-    mirror.script("/f", Reply(file, before_head=0.05))
-    running = await house(play(origin, mirror, balance="fastest_response"))
-    for _ in range(20):
-        assert (await running.fetch("/f")).sha256 == file.sha256()
-    assert 1 <= origin.requests_of("/f") <= 3
-    await mirror.refuse()
-    mirror.reset_all()
-    assert (await running.fetch("/f")).sha256 == file.sha256()  # the last one is not
-
-
 async def test_the_only_one_is_never_shut_off(house: OpenHouse, origin: Origin) -> None:
     """It fails for long enough to be shut off; whoever asks still reaches it, and the first success is seen."""
     origin.script("/f", *[FAILING] * 10, Reply(FILE))

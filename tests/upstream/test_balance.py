@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from fileproxy.settings import resolve, schema
 from fileproxy.upstream.balance import Balance, ConsistentHash, FastestResponse, RoundRobin, Seen, balancer
 from fileproxy.upstream.gauge import Gauge
+from tests.origin import KIB, Content, Origin, Reply
+from tests.upstream.conftest import MakeUpstream, read, want
 
 WAYS = [
     "round_robin",
@@ -118,6 +120,22 @@ def test_a_quick_head_does_not_hide_a_trickle() -> None:
     some = way("fastest_response")
     assert some.order([Seen(response_s=0.01, mib_s=1.0), Seen(response_s=0.05, mib_s=0.05)], "")[0] == 1
     assert some.order([Seen(response_s=0.01, mib_s=0.05), Seen(response_s=0.05, mib_s=0.05)], "")[0] == 0
+
+
+async def test_a_mirror_that_trickles_is_left_alone_though_its_heads_are_quick(
+    origin: Origin, mirror: Origin, upstream: MakeUpstream
+) -> None:
+    """It would take most, if only the time to the first byte counted. Asked once or twice, it is known."""
+    file = Content(4, 256 * KIB)
+    origin.script("/f", Reply(file, rate=1024 * KIB))
+    mirror.script("/f", Reply(file, before_head=0.15))
+    some = upstream(origin, mirror, balance="fastest_response")
+    for _ in range(10):
+        assert await read(await some.fetch(want())) == file.read()
+    assert 1 <= origin.requests_of("/f") <= 3
+    await mirror.refuse()
+    mirror.reset_all()
+    assert await read(await some.fetch(want())) == file.read()  # the last one is not left alone
 
 
 def test_of_many_two_are_compared() -> None:
