@@ -80,3 +80,24 @@ async def test_downloads_outlast_half_a_minute_without_their_origin(
     assert all(request.get("range") for request in gets)
     assert origin.accepted - accepted <= len(FILES) + 1
     assert len(origin.requests) <= len(FILES) + BACK_WITHIN_S + 1  # and a probe each second
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["cached", "relayed"])
+async def test_a_mirror_that_dies_in_mid_download_is_not_missed(
+    house: OpenHouse, origin: Origin, mirror: Origin, tmp_path: Path, kept: bool
+) -> None:
+    """Nothing is waited for (the clock stands still): the other one is asked at once for the rest."""
+    file, at = FILES[0], 300 * KIB
+    origin.script("/f", Reply(file, breaks=stall(at, lasts=Gate())))
+    mirror.serve("/f", file)
+    play = cached(origin, mirror, folder=tmp_path / "c") if kept else settings(origin, mirror)
+    running = await house(play, ManualClock())
+    asking = asyncio.create_task(running.fetch("/f"))
+    await origin.wait_for(lambda: origin.sent["/f"] == at)
+    await running.counts.wait_for(lambda: running.counts["bytes.from_upstreams"] == at)
+    await origin.refuse()
+    origin.reset_all()
+    got = await asking
+    assert (got.complete, got.sha256) == (True, file.sha256())
+    (rest,) = mirror.requests
+    assert (rest.get("range"), rest.get("if-range")) == (f"bytes={at}-{file.size - 1}", file.etag)

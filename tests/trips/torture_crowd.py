@@ -123,6 +123,7 @@ class Crowd:
         finally:
             one.seconds = loop.time() - started
         one.ending, one.why = verdict(one.path, one.first, one.last, one.got, left=left)
+        one.got.body = b""  # thousands of them would fill the memory
         if left:
             connection.reset()
         return not left and one.got.complete and (one.got.get("connection") or "").lower() != "close"
