@@ -188,7 +188,7 @@ class DiskTier:
             waiting = asyncio.gather(*(event.wait() for event in self._writing))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(waiting, CLOSE_PATIENCE_S)
-        await self._care.close()
+        await self._care.close(written=not self._writing)
         self._threads.close()
 
     # --- to the threads ---

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fileproxy.cache import disk_evict
+from fileproxy.cache.disk_alive import Alive
 from fileproxy.cache.disk_files import SUBFOLDERS, path_of
 from fileproxy.cache.disk_health import DiskHealth
 from fileproxy.cache.disk_scrub import Scrubber
@@ -68,6 +69,8 @@ class DiskCare:
             chore=self.chore,
             on_damage=partial(counters.add, "cache.scrub_damaged"),
         )
+        self._alive = Alive(self._folder)
+        self._unclean = False  # a worker died before it had shared all it did
         self._free: int | None = None
         self._asked = 0  # bytes that were refused because of the budget
         self._wanted = 0  # bytes that once were not to be had although the floor was kept
@@ -82,19 +85,25 @@ class DiskCare:
             self.health.report(why)
         if not self.health.stalled:
             await self.chore(self.usage.share)
+            await self._begin()
         start = self._tasks.start
         self._running.append(start(self._keep(), "disk: keep"))
         if self._writable:
             self._running.append(start(self._scan_now_and_then(), "disk: scan"))
             self._running.append(start(self._scrub_for_ever(), "disk: scrub"))
 
+    async def _begin(self) -> None:
+        """Say that this worker uses the folder, and learn whether another one died while it did."""
+        if self._writable and not self._alive.known and not self.health.detail:
+            self._unclean = bool(await self.chore(self._alive.begin)) or self._unclean
+
     def apply(self, size: int, min_free: int, scrub: int) -> None:
         """See ``DiskTier.apply``."""
         self._size, self._min_free, self.scrubber.rate = size, min_free, scrub
         self.keep_room()
 
-    async def close(self) -> None:
-        """End the tasks, sync, and share what is not shared yet."""
+    async def close(self, *, written: bool) -> None:
+        """End the tasks, sync, and share what is not shared yet. ``written``: no write is under way any more."""
         ending = [task for task in (*self._running, self._evicting) if task is not None]
         for task in ending:
             task.cancel()
@@ -105,7 +114,16 @@ class DiskCare:
             with contextlib.suppress(OSError):
                 await self._threads.run(self._threads.sync, self._sync_all(), CHORE_PATIENCE_S)
             with contextlib.suppress(OSError):
-                await self._threads.run(self._threads.chore, self.usage.share, CHORE_PATIENCE_S)
+                await self._threads.run(self._threads.chore, partial(self._end, written), CHORE_PATIENCE_S)
+
+    def _end(self, written: bool) -> None:
+        """In a thread: the last word to the estimate."""
+        shared = False
+        try:
+            self.usage.share(last=True)
+            shared = True
+        finally:
+            self._alive.end(clean=shared and written and not self._unclean)
 
     def statistics(self) -> dict[str, Any]:
         """See ``DiskTier.statistics``."""
@@ -222,6 +240,7 @@ class DiskCare:
             await self.chore(self.usage.share, missing_ok=False)
             if not self._writable:
                 continue
+            await self._begin()  # where the folder could not be used before
             if await self.chore(self._must):
                 self.make_room()
             if ticks % SYNC_EVERY == 0 and self._dirty:
@@ -233,25 +252,29 @@ class DiskCare:
             await self._chore_in(self._threads.sync, self._sync_all())
 
     async def _scan_now_and_then(self) -> None:
-        """Count the folder when nobody has for long, in small steps."""
-        await self._clock.sleep(FIRST_SCAN_S)
+        """Count the folder when nobody has for long, or a worker died, in small steps."""
         while True:
-            if not 0 <= self._clock.time() - self.usage.scanned_at < SCAN_EVERY_S:
+            await self._clock.sleep(FIRST_SCAN_S)
+            if self._unclean or not 0 <= self._clock.time() - self.usage.scanned_at < SCAN_EVERY_S:
                 await self.scan()
-            await self._clock.sleep(SCAN_EVERY_S / 10)
+            if not self._unclean:
+                await self._clock.sleep(SCAN_EVERY_S / 10)
 
     async def scan(self) -> None:
         """Count everything once, unless another worker is at it."""
         lock = await self.chore(partial(_lock, f"{self._folder}/scan.lock"))
         if lock is None:
             return
+        self._unclean, unclean = False, self._unclean
         try:
             for subfolder in SUBFOLDERS:
                 epoch = self._clock.time()
                 await self.chore(partial(disk_evict.scan, self._place, subfolder, epoch))
                 await self._clock.sleep(SCAN_STEP_S)
             await self.chore(partial(self.usage.share, self._clock.time()))
+            unclean = False
         finally:
+            self._unclean = unclean or self._unclean
             os.close(lock)
 
     async def _scrub_for_ever(self) -> None:

@@ -1,8 +1,8 @@
 """How many bytes the disk tier takes, without counting files: an estimate that all workers share and a scan corrects.
 
 A file ``usage`` in the folder holds one number for each subfolder. Every worker adds its changes to it under a lock, on
-a timer; what a killed worker had not added yet is set right when the scan comes by. Blocking, but ``add`` and
-``total``.
+a timer; what a killed worker had not added yet is set right by a scan soon after (``disk_alive.py``). Blocking, but
+``add`` and ``total``.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Usage:
             self._known[number], self._added[number] = counted, 0
             self._corrected[number] = counted
 
-    def share(self, scanned_at: float | None = None) -> None:
+    def share(self, scanned_at: float | None = None, *, last: bool = False) -> None:
         """Add this worker's changes to the file and learn the others'. Raises OSError; nothing is lost then.
 
-        While another worker is at it nothing happens: the next time will do.
+        While another worker is at it nothing happens: the next time will do. ``last``: there is none, so wait for it.
         """
         flags = os.O_RDWR | os.O_CREAT if self._writable else os.O_RDONLY
         try:
@@ -68,7 +68,7 @@ class Usage:
             return
         try:
             if self._writable:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX if last else fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._merge(descriptor, scanned_at)
         except BlockingIOError:
             return
