@@ -1,10 +1,10 @@
-"""Downloads through origins that lie, break, go away and grow slow, with real workers. On loopback; nothing else needed.
+"""Downloads through origins that lie, break, go away and grow slow, with real workers, on loopback.
 
     .venv/bin/python -m benchmarks.torture torture [--seed 1] [--downloads 2000]    # about two minutes
     .venv/bin/python -m benchmarks.torture outage | mirrors                         # two minutes each
 
-Results go to ``results/torture.json`` and ``results/torture.md``. The plays are those of ``tests/trips/torture_plays.py``:
-what is answered follows from the seed.
+Results go to ``results/torture.json`` and ``results/torture.md``. The plays are those of
+``tests/trips/torture_plays.py``: what is answered follows from the seed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -134,7 +135,8 @@ async def torture(seed: int, count: int) -> Figures:
                 f"{running} downloads or flights, {more} descriptors", met=running == 0 and more == 0
             ),
         },
-        "downloads": f"{count} of {len(files)} files, seed {seed}, {CLIENTS} clients, {WORKERS} workers, {seconds:.0f} s",
+        "downloads": f"{count} of {len(files)} files, seed {seed}",
+        "with": f"{CLIENTS} clients, {WORKERS} workers, {seconds:.0f} s",
         "clients that left by themselves": ends.get("left", 0),
         "answers of the mirrors": answers,
         "continued after a break": counts["flight.resumed"] + counts["relay.resumed"],
@@ -158,7 +160,7 @@ class Watcher:
         async with await Connection.open(self.port) as connection:
             await connection.request("GET", target)
             got = await connection.head()
-            last, longest = time.monotonic(), 0.0
+            last, longest, hashed = time.monotonic(), 0.0, hashlib.sha256()
 
             def take(piece: bytes) -> None:
                 nonlocal last, longest
@@ -168,9 +170,6 @@ class Watcher:
                 self.came.append((now, len(piece)))
                 hashed.update(piece)
 
-            import hashlib
-
-            hashed = hashlib.sha256()
             try:
                 got.ending = await connection._read_body(got, "GET", take)  # noqa: SLF001
             except (EOFError, ConnectionError) as error:
@@ -202,9 +201,7 @@ async def outage(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> 
             origin.script(f"/{number}", Reply(file, rate=rate))
         with serving({"upstreams": {"files": origin.url}, "routes": [{"path": "/", "cache": "3650d"}]}) as service:
             watcher = Watcher(service.port)
-            asking = [
-                asyncio.create_task(watcher.get(f"/{number}", file.sha256())) for number, file in enumerate(files)
-            ]
+            asking = asyncio.gather(*(watcher.get(f"/{number}", file.sha256()) for number, file in enumerate(files)))
             started = time.monotonic()
             await asyncio.sleep(5)
             full = watcher.rate(started + 2, started + 5)
@@ -219,7 +216,7 @@ async def outage(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> 
             others = len(origin.requests) - asked - gets
             opened = origin.accepted - accepted
             async with asyncio.timeout(90):
-                wrong = [one for one in await asyncio.gather(*asking) if one]
+                wrong = [one for one in await asking if one]
             counts = await asyncio.to_thread(counters, service)
     again = watcher.full_again(back, full)
     return {
@@ -233,7 +230,7 @@ async def outage(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> 
             ),
         },
         "rate before it, MiB/s": f"{full / MIB:.1f}",
-        "tries while it was away": counts["upstream.retries"] if "upstream.retries" in counts else "-",
+        "tries while it was away": counts.get("upstream.retries", "-"),
         "wrong": wrong,
     }
 
@@ -247,7 +244,7 @@ async def hang(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> Fi
             watcher = Watcher(service.port)
             names = [f"/{size}/hang{number}?rate={rate}" for number in range(crowd)]
             digest = {name: sha256(name.partition("?")[0].rpartition("/")[2], size) for name in names}
-            asking = [asyncio.create_task(watcher.get(name, digest[name])) for name in names]
+            asking = asyncio.gather(*(watcher.get(name, digest[name]) for name in names))
             started = time.monotonic()
             await asyncio.sleep(5)
             full = watcher.rate(started + 2, started + 5)
@@ -256,7 +253,7 @@ async def hang(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> Fi
             os.kill(origin._process.pid, signal.SIGCONT)  # noqa: SLF001
             back = time.monotonic()
             async with asyncio.timeout(90):
-                wrong = [one for one in await asyncio.gather(*asking) if one]
+                wrong = [one for one in await asking if one]
             asked = sum(len(origin.asked(name.partition("?")[0])) for name in names)
     again = watcher.full_again(back, full)
     return {
@@ -283,7 +280,7 @@ async def _mirrors(how: str, rate: float) -> tuple[str, float, float, list[int]]
         settings = {"upstreams": {"files": {"servers": [one.url for one in mirrors]}}}
         service = stack.enter_context(serving(settings))
         watcher = Watcher(service.port)
-        asking = asyncio.create_task(watcher.get("/f", file.sha256()))
+        asking = asyncio.gather(watcher.get("/f", file.sha256()))
         started = time.monotonic()
         await asyncio.sleep(4)
         first = max((0, 1), key=lambda index: mirrors[index].sent["/f"])
@@ -293,7 +290,7 @@ async def _mirrors(how: str, rate: float) -> tuple[str, float, float, list[int]]
         else:
             object.__setattr__(replies[first], "rate", rate / 20)  # what is being sent, too
         async with asyncio.timeout(300):
-            wrong = await asking
+            (wrong,) = await asking
         seconds = time.monotonic() - started
     return wrong, max(watcher.gaps, default=float("inf")), seconds, [one.sent["/f"] for one in mirrors]
 
