@@ -1,5 +1,6 @@
 """``python -m fileproxy`` and the ``fileproxy`` command."""
 
+import os
 import sys
 
 
@@ -9,7 +10,9 @@ def main() -> None:
         from fileproxy.cli.quick import quick  # noqa: PLC0415 - other commands do not need it
 
         if (code := quick(sys.argv[2:])) is not None:
-            sys.exit(code)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # all is written and closed; taking the interpreter down would take longer than a small file
     from fileproxy.cli import main as others  # noqa: PLC0415 - typer
 
     others.main()

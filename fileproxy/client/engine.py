@@ -70,7 +70,8 @@ class Engine:
         self._fatal: BaseException | None = None
         self._first_byte_s: list[float] = [round_trip_s] if round_trip_s else []
         self._hedge_left = hedge_budget(self.size)
-        self._last_byte = self._saved = self._ticked = clock.now()
+        self._last_byte = self._ticked = clock.now()
+        self._saved = clock.now() - SAVE_EVERY_S  # the first journal at once, but beside the first requests
         self._came = 0
         self._saving: asyncio.Task[None] | None = None
 

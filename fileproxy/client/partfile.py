@@ -135,9 +135,8 @@ class PartFile:
         os.ftruncate(self.descriptor, 0)
 
     def begin(self, meta: Meta) -> None:
-        """From now on it holds bytes of this representation."""
+        """From now on it holds bytes of this representation. The journal says so with the next ``save``."""
         self.meta = meta
-        self.save(tuple(self.done))
 
     def write(self, data: bytes | memoryview, at: int) -> None:
         """Put bytes in their place. OSError: the disk is full, and the like."""

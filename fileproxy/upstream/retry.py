@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 
 from fileproxy.errors import FileProxyError, UpstreamError
@@ -132,6 +131,8 @@ def retry_after(value: str | None, now_epoch: float) -> float | None:
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - takes long to import, and is seldom needed
+
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

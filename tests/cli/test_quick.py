@@ -49,7 +49,8 @@ def test_what_it_reads(line: str, options: Options | None) -> None:
 def test_get_imports_nothing_heavy(tmp_path: Path) -> None:
     """No wall clock: what takes long to import is not imported, for a whole download."""
     script = (
-        "import sys; from fileproxy.__main__ import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+        "import sys; from fileproxy.cli.quick import quick\n"
+        "code = quick(sys.argv[2:])\nprint(*sys.modules, file=sys.stderr)\nsys.exit(code)"
     )
     with OriginThread() as origin:
         origin.serve("/f", b"x" * 5000)
