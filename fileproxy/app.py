@@ -148,7 +148,7 @@ class House:
         )
         await self._caching.open()
         self._service.caching = self._caching
-        self._service.fast = Fast(self._service, self._caching.store)
+        self._service.fast = Fast(self._service, self._caching.store.memory, self._caching.bans)
         self._service.admin = Administration(
             self._caching,
             generation=lambda: self._service.current,

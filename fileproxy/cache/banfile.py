@@ -30,7 +30,7 @@ from fileproxy.clock import Clock
 KEEP = 4096  # bans kept when the list is shortened
 _MAGIC = 0x66_70_62_61_6E_73_31
 _CELLS = 8
-_C_MAGIC, _C_GENERATION, _C_END, _C_SEQ, _C_LINES = range(5)
+_C_MAGIC, _C_GENERATION, _C_END, C_SEQ, _C_LINES = range(5)
 
 
 class BanFile:
@@ -42,7 +42,7 @@ class BanFile:
         self._clock = clock
         self._keep = keep
         self._memory: mmap.mmap | None = None
-        self._cells = memoryview(bytearray(_CELLS * 8)).cast("q")
+        self.cells = memoryview(bytearray(_CELLS * 8)).cast("q")  # the numbers; another view after opening
         self.problem: str | None = "not opened"
 
     # --- the numbers --------------------------------------------------------------------------------------------------
@@ -50,11 +50,11 @@ class BanFile:
     @property
     def seq(self) -> int:
         """The newest ban's number."""
-        return self._cells[_C_SEQ]
+        return self.cells[C_SEQ]
 
     def moved(self, known: BanList) -> bool:
         """Has the file changed since ``known`` was read?"""
-        return self._cells[_C_END] != known.end or self._cells[_C_GENERATION] != known.generation
+        return self.cells[_C_END] != known.end or self.cells[_C_GENERATION] != known.generation
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class BanFile:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 memory = _map(self._folder / "bans.seq")
-                self._memory, self._cells = memory, memoryview(memory).cast("q")
+                self._memory, self.cells = memory, memoryview(memory).cast("q")
                 self._mend()
         except OSError as error:
             self.problem = f"{self._path}: {error.strerror or error}"
@@ -79,10 +79,10 @@ class BanFile:
 
     def _unmap(self) -> None:
         if self._memory is not None:
-            private = memoryview(bytearray(bytes(self._cells))).cast("q")
-            self._cells.release()
+            private = memoryview(bytearray(bytes(self.cells))).cast("q")
+            self.cells.release()
             self._memory.close()
-            self._memory, self._cells = None, private
+            self._memory, self.cells = None, private
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -112,8 +112,8 @@ class BanFile:
 
     def _look(self, known: BanList) -> BanList | None:
         """One try without a lock; None when a writer was in the midst of it."""
-        cells = self._cells
-        generation, end, seq = cells[_C_GENERATION], cells[_C_END], cells[_C_SEQ]
+        cells = self.cells
+        generation, end, seq = cells[_C_GENERATION], cells[_C_END], cells[C_SEQ]
         now = known if known.generation == generation and known.end <= end else BanList()
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -142,14 +142,14 @@ class BanFile:
                 raise OSError(self.problem or "the list of bans cannot be written")
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                unseen = os.fstat(descriptor).st_size != self._cells[_C_END]
+                unseen = os.fstat(descriptor).st_size != self.cells[_C_END]
             finally:
                 os.close(descriptor)
-            if unseen or self._cells[_C_LINES] == 0:
+            if unseen or self.cells[_C_LINES] == 0:
                 self._mend()
-            bans = list(make(self._cells[_C_SEQ]))
-            self._write([ban_entry(ban) for ban in bans], newest=bans[-1].seq if bans else self._cells[_C_SEQ])
-            if self._cells[_C_LINES] > 2 * self._keep + 1:
+            bans = list(make(self.cells[C_SEQ]))
+            self._write([ban_entry(ban) for ban in bans], newest=bans[-1].seq if bans else self.cells[C_SEQ])
+            if self.cells[_C_LINES] > 2 * self._keep + 1:
                 with suppress(OSError):  # the bans are kept; the next one tries again
                     self._shorten()
             return bans
@@ -158,13 +158,13 @@ class BanFile:
         """Say which bans (by uid) have which place in the stream between machines."""
         with self._locked():
             if self._memory is not None and places:
-                if self._cells[_C_LINES] > 4 * self._keep + 1:
+                if self.cells[_C_LINES] > 4 * self._keep + 1:
                     self._shorten()
-                self._write([{"mark": uid, "feed": list(feed)} for uid, feed in places], newest=self._cells[_C_SEQ])
+                self._write([{"mark": uid, "feed": list(feed)} for uid, feed in places], newest=self.cells[C_SEQ])
 
     def _write(self, entries: Sequence[dict[str, Any]], newest: int) -> None:
         """Append lines at the end, sync them, then let the numbers say so. On an OSError the end is as it was."""
-        cells = self._cells
+        cells = self.cells
         data, end = b"".join(map(encode_line, entries)), cells[_C_END]
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -178,7 +178,7 @@ class BanFile:
             os.close(descriptor)
         cells[_C_LINES] += len(entries)
         cells[_C_END] = end + len(data)
-        cells[_C_SEQ] = newest
+        cells[C_SEQ] = newest
 
     def _mend(self) -> None:
         """Read the whole file, cut off a torn tail, and set the numbers; the caller holds the lock."""
@@ -188,7 +188,7 @@ class BanFile:
             now.take(data)
         except (FileNotFoundError, Unreadable):
             data, now = b"", BanList()
-        counted = self._cells[_C_SEQ] if self._cells[_C_MAGIC] == _MAGIC else 0
+        counted = self.cells[C_SEQ] if self.cells[_C_MAGIC] == _MAGIC else 0
         counted = counted if 0 < counted < HIGHEST else 0
         if now.generation == 0:
             now = self._begin(max(int(self._clock.time() * 1000), counted + 1))
@@ -200,7 +200,7 @@ class BanFile:
             self._write([ban_entry(lost)], newest=lost.seq)
 
     def _begin(self, floor: int) -> BanList:
-        earlier = self._cells[_C_GENERATION] if self._cells[_C_MAGIC] == _MAGIC else 0
+        earlier = self.cells[_C_GENERATION] if self.cells[_C_MAGIC] == _MAGIC else 0
         generation = earlier + 1 if 0 < earlier < HIGHEST else 1
         return self._replace(BanList(secrets.token_hex(8), generation, floor))
 
@@ -239,11 +239,11 @@ class BanFile:
         return now
 
     def _set(self, now: BanList) -> None:
-        cells = self._cells
+        cells = self.cells
         cells[_C_GENERATION] = now.generation
         cells[_C_LINES] = now.lines
         cells[_C_END] = now.end
-        cells[_C_SEQ] = now.newest
+        cells[C_SEQ] = now.newest
         cells[_C_MAGIC] = _MAGIC
 
     @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fileproxy.cache.ban import GONE, KINDS, NOT_FED, Ban, FeedId, Judged, Kind, judge
-from fileproxy.cache.banfile import KEEP, BanFile
+from fileproxy.cache.banfile import C_SEQ, KEEP, BanFile
 from fileproxy.cache.banlist import BanList
 from fileproxy.clock import Clock
 from fileproxy.model import Record
@@ -49,9 +49,10 @@ class Bans:
     @property
     def seq(self) -> int:
         """The newest ban's number, whoever added it. Cheap: asked for each request."""
-        if self._file.problem is not None and not self._closed and self._clock.now() >= self._retry_at:
+        file = self._file
+        if file.problem is not None and not self._closed and self._clock.now() >= self._retry_at:
             self._open()
-        return self._file.seq
+        return file.cells[C_SEQ]  # not ``file.seq``: this is asked for each hit
 
     @property
     def problem(self) -> str | None:

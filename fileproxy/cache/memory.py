@@ -17,7 +17,7 @@ from typing import Any
 
 from fileproxy.cache.admission import Admission
 from fileproxy.cache.records import encode
-from fileproxy.model import Counters, Meta, Record
+from fileproxy.model import Counters, Meta, Record, VaryRule
 
 # Measured with tracemalloc (tests/cache/test_memory.py): dictionaries, keys and objects around an entry.
 BLOCK_OVERHEAD = 448
@@ -67,13 +67,15 @@ class MemoryTier:
         self._counters.add("cache.memory_hits")
         return data
 
-    def stands_now(self, record: Record) -> bool:
-        """Whether this very record is the one under its key. Counts nothing."""
-        return self._records.get(record.key) is record
+    def whole_now(self, meta: Meta, rule: VaryRule | None = None) -> bytes | None:
+        """The bytes of a file of one block, while this very record is the one under its key. Counts nothing.
 
-    def whole_now(self, meta: Meta) -> bytes | None:
-        """The bytes of a file of one block, while this very record is the one under its key. Counts nothing."""
-        return self._blocks.get(meta.rid + _FIRST) if self._records.get(meta.key) is meta else None
+        So must be ``rule``, if it was found by one. Whether they were purged is for the caller to look at.
+        """
+        records = self._records
+        if records.get(meta.key) is not meta or (rule is not None and records.get(rule.key) is not rule):
+            return None
+        return self._blocks.get(meta.rid + _FIRST)
 
     def used_now(self, meta: Meta, times: int) -> None:
         """What ``whole_now`` gave was handed out so often, all but at once: to what stays in memory that is one use."""

@@ -134,24 +134,6 @@ class Store:
         """The blocks that memory has."""
         return self.memory.held_now(meta)
 
-    @property
-    def budget(self) -> int:
-        """Bytes that memory may hold now."""
-        return self.memory.budget
-
-    def whole_now(self, meta: Meta, rule: VaryRule | None) -> bytes | None:
-        """The bytes of a file of one block that memory has.
-
-        None unless ``meta`` is what is stored and tested against all purges, and so is the rule it was found by.
-        """
-        if meta.ban != self._bans.seq or not (rule is None or self.memory.stands_now(rule)):
-            return None
-        return self.memory.whole_now(meta)
-
-    def used_now(self, meta: Meta, times: int) -> None:
-        """What ``whole_now`` gave was handed out so often."""
-        self.memory.used_now(meta, times)
-
     def read_now(self, meta: Meta, index: int) -> bytes | None:
         """A block from memory, or on its way to disk."""
         return self.memory.read_now(meta, index) or self._pending.get((meta.rid, index))

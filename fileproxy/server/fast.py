@@ -48,14 +48,23 @@ _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is
 _IDS = 256  # made at a time
 
 
-class Shelf(Protocol):
-    """The memory tier (``cache/store.py``)."""
+class Bans(Protocol):
+    """The purges (``cache/bans.py``)."""
+
+    @property
+    def seq(self) -> int:
+        """The newest one's number."""
+        ...
+
+
+class Memory(Protocol):
+    """The memory tier (``cache/memory.py``)."""
 
     @property
     def budget(self) -> int: ...
 
     def whole_now(self, meta: Meta, rule: VaryRule | None) -> bytes | None:
-        """The bytes of a file of one block, while ``meta`` (found by ``rule``, if any) is what is stored."""
+        """The bytes of a file of one block, while ``meta`` (and the rule it was found by) is what is stored."""
         ...
 
     def used_now(self, meta: Meta, times: int) -> None:
@@ -112,15 +121,17 @@ class Row:
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
-    hits: list[tuple[bytes, Block, float]] = field(default_factory=list)  # not settled: id, whose, seconds
+    hits: list[tuple[bytes, Block]] = field(default_factory=list)  # not settled yet: id, and whose
+    seconds: float = 0.0  # that answering takes
 
 
 class Fast:
     """The tables of one worker. Belongs to the event loop it is made in."""
 
-    def __init__(self, service: Service, shelf: Shelf) -> None:
+    def __init__(self, service: Service, memory: Memory, bans: Bans) -> None:
         self._service = service
-        self._shelf = shelf
+        self._memory = memory
+        self._bans = bans
         self._now = service.clock.now
         self._loop = asyncio.get_running_loop()
         self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
@@ -148,8 +159,13 @@ class Fast:
         if row is None or len(raw) > self._longest:
             return None
         now, body, service = self._now(), None, self._service
-        if now < row.until and service.current is self._generation and service.load is self._load:
-            body = self._shelf.whole_now(row.record, row.rule)
+        if (
+            now < row.until
+            and row.record.ban == self._bans.seq
+            and service.current is self._generation
+            and service.load is self._load
+        ):
+            body = self._memory.whole_now(row.record, row.rule)
         if body is None and (body := self._renewed(key, row, now)) is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
@@ -158,8 +174,8 @@ class Fast:
         else:
             transport.writelines((row.before + request_id + row.after, body))
         if not row.hits:
-            self._note(row)
-        row.hits.append((request_id, block, self._now() - now))
+            self._note(row, now)
+        row.hits.append((request_id, block))
         return now
 
     def _is_open(self) -> bool:
@@ -188,7 +204,7 @@ class Fast:
         standing = row.renew()
         if standing is not None and _same(row, standing):
             row.record, row.rule = standing.record, standing.rule
-            body = self._shelf.whole_now(row.record, row.rule)
+            body = self._memory.whole_now(row.record, row.rule)
             if body is not None:
                 epoch = self._service.clock.time()
                 name = self._service.current.settings.server.name
@@ -208,7 +224,9 @@ class Fast:
 
     # --- what was answered ----------------------------------------------------------------------------------------
 
-    def _note(self, row: Row) -> None:
+    def _note(self, row: Row, now: float) -> None:
+        """The first hit since ``settle`` is the one that is timed: all are the same work."""
+        row.seconds = self._now() - now
         if self._timer is None:
             self._timer = self._loop.call_later(SETTLE_S, self.settle)
         self._answered.append(row)
@@ -226,12 +244,11 @@ class Fast:
         for row in rows:
             hits, row.hits = row.hits, []
             times = len(hits)
-            seconds = sum(took for _, _, took in hits)
-            self._shelf.used_now(row.record, times)
-            Hits(row.label, times, row.record.size, seconds).add_to(self._service.counters)
+            self._memory.used_now(row.record, times)
+            Hits(row.label, times, row.record.size, row.seconds).add_to(self._service.counters)
             if start is not None:
-                end = row.line % (seconds / times, seconds / times)
-                lines += [start + request_id + block.line + end for request_id, block, _ in hits]
+                end = row.line % (row.seconds, row.seconds)
+                lines += [start + request_id + block.line + end for request_id, block in hits]
         if lines:
             logs.access_batch(lines)
 
@@ -260,7 +277,7 @@ class Fast:
         site = Site(ask.authority, ask.scheme, _codings(ask))
         if self._learn_row(proof, (site, raw[:end])):
             line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
-            self._blocks.most_bytes = self._shelf.budget // SHARE
+            self._blocks.most_bytes = self._memory.budget // SHARE
             self._blocks.add(
                 (ask.peer, lines), Block(site, ask.trusted_peer, line, BLOCK_OVERHEAD + len(lines) + len(line))
             )
@@ -288,7 +305,7 @@ class Fast:
         if standing.rule is not None and not known.may_vary(standing.rule.fields):
             return False
         row.rule = standing.rule
-        self._rows.most_bytes = self._shelf.budget // SHARE
+        self._rows.most_bytes = self._memory.budget // SHARE
         self._rows.add(key, row)
         return self._renewed(key, row, self._now()) is not None
 

@@ -27,6 +27,7 @@ from fileproxy.server.heads import BadHead, check_head, check_partial, head_end,
 from fileproxy.server.known import LONGEST_HEAD
 from fileproxy.server.serving import Serving, Tap
 
+_IDLE = Phase.IDLE  # looked at for every hit
 HELD = 64 * 1024  # bytes of following requests kept before reading pauses
 
 
@@ -77,15 +78,16 @@ class Front(Ends):
             self._handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is Phase.IDLE and not self._held and self._answer_known(data):
+        phase = self.phase
+        if phase is _IDLE and not self._held and self._answer_known(data):
             return
-        if self.phase is Phase.SERVING:
+        if phase is Phase.SERVING:
             self._take_more(data)
-        elif self.phase is Phase.LINGERING:
+        elif phase is Phase.LINGERING:
             self._thrown_away += len(data)
             if self._thrown_away > LINGER_BYTES:
                 self._close()
-        elif self.phase in (Phase.IDLE, Phase.HEAD):
+        elif phase in (Phase.IDLE, Phase.HEAD):
             self._held = self._held[self._at :] + data if self._held else data
             self._at = 0
             self._advance()

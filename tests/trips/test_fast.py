@@ -532,7 +532,7 @@ async def test_the_tables_are_bounded(play: Any) -> None:
         await one.get(path=f"/g?{number}")
         await one.get(f"User-Agent: {number}" + "z" * 2000)
         await one.get(f"User-Agent: {number}" + "z" * 2000)
-    budget = one.running.house._caching.store.budget
+    budget = one.running.house._caching.store.memory.budget
     kept = one.fast.statistics()
     assert 0 < kept["bytes"] <= budget // 8
     assert kept["header_blocks"] < 40
