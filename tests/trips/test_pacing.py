@@ -6,9 +6,15 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from fileproxy.cache.freshness import AUTO
 from fileproxy.clock import ManualClock
+from fileproxy.fill.peer import PeerSource
+from fileproxy.fill.values import Need
+from fileproxy.fill.wire import PeerAsk
+from fileproxy.model import Target, Want
 from fileproxy.settings import Settings
 from tests.clients import Got
 from tests.conftest import OpenHouse
@@ -192,3 +198,14 @@ async def test_a_crowd_of_requests_at_a_healthy_origin_waits_for_nothing(house: 
     assert running.counts.of("upstream.waited", "files") == 0
     held.open()
     assert {got.status for got in await asyncio.gather(*asking)} == {200}
+
+
+async def test_a_fill_is_its_askers_in_the_worker_that_owns_the_file_too(house: OpenHouse, origin: Origin) -> None:
+    running = await house(settings(origin, cache={"memory": "8MiB"}))
+    peer: Any = PeerSource(None, "files", ("/", ()), None, running.counts)  # type: ignore[arg-type]
+    wanted = Want("GET", Target("/f"), (), id="1", client="192.0.2.7")
+    need = Need(b"k" * 16, b"k" * 16, "files//f", (), wanted, AUTO, peer)
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(peer._ask(need)), type=PeerAsk)
+    there = running.house._caching._need_of(travelled)
+    assert there is not None
+    assert there.want.client == "192.0.2.7"

@@ -146,6 +146,17 @@ async def test_a_lone_download_is_held_up_by_the_connections_only(counts: Watche
     one.leave(await held[1])
 
 
+async def test_a_lone_download_does_not_lower_the_limit(counts: Watched, clock: ManualClock) -> None:
+    one = gate(counts, clock, concurrency="auto", ceiling=64)
+    for number in range(300):
+        clock.tick(0.1)
+        segments = [entered(one, ask("a", "big")) for _ in range(64)]
+        one.answered(True, 0.05 if number < 100 else 3.0)
+        for segment in segments:
+            one.leave(segment)
+    assert one.concurrency == 64
+
+
 # --- rate -------------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +172,16 @@ async def test_so_many_a_second(counts: Watched, clock: ManualClock) -> None:
     await clock.advance(0.1)
     assert tasks[1].done()
     assert clock.sleeping == 0
+
+
+async def test_nobody_overtakes_who_waits_for_a_permit(counts: Watched, clock: ManualClock) -> None:
+    one = gate(counts, clock, rate=1)
+    entered(one, ask())
+    (task,) = await waiting(one, ask())
+    clock.tick(1.0)  # it has come, and the one that waits for it was not called yet
+    assert one.enter(ask("b")) is None
+    await clock.advance(0.01)
+    await task
 
 
 async def test_a_higher_rate_lets_those_that_wait_go_at_once(counts: Watched, clock: ManualClock) -> None:
