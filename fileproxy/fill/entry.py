@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fileproxy.clock import Clock
-from fileproxy.errors import BadDigest, CannotContinue, FileChanged
+from fileproxy.errors import BadDigest, CannotContinue
 from fileproxy.fill import plan
 from fileproxy.fill.flight import WRONG, Flight
 from fileproxy.fill.states import State
@@ -149,11 +149,7 @@ class Entry:
         if early is not None and (body := await early.joined(self.meta)) is not None:
             return body, 0
         end = self.meta.size if flight.end is None else flight.end
-        try:
-            return await flight.need.source.segment(self.meta, flight.need, flight.position, end)
-        except FileChanged:
-            self.condemn()
-            raise
+        return await flight.need.source.segment(self.meta, flight.need, flight.position, end)
 
     # --- what flights bring -------------------------------------------------------------------------------------------
 

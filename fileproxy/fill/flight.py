@@ -18,7 +18,7 @@ import asyncio
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from fileproxy.errors import BadDigest, FileProxyError, Truncated, UpstreamError, UpstreamReset
+from fileproxy.errors import BadDigest, FileChanged, FileProxyError, Truncated, UpstreamError, UpstreamReset
 from fileproxy.fill.landed import Cursor, Landed
 from fileproxy.fill.states import EDGES, OVER, State
 from fileproxy.fill.values import Span
@@ -198,6 +198,8 @@ class Flight(Landed):
                     raise
                 self._start_over()
             except UpstreamError as error:
+                if isinstance(error, FileChanged):
+                    self.entry.condemn()
                 barren = 0 if self.position > before else barren + 1
                 if not (self.entry.meta.pinned and error.retryable) or barren >= BARREN_MOST:
                     raise
