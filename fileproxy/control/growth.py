@@ -23,13 +23,24 @@ class Growth:
         most: never more.
         rate: bytes a second that one connection brought, when that was measured; None: the first window measures.
         fixed: ``start`` is what was asked for (or remembered): nothing is tried.
+        again_s: after how long without growing it is tried again; infinite: never.
     """
 
-    def __init__(self, start: int, most: int, now: float, rate: float | None = None, *, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        start: int,
+        most: int,
+        now: float,
+        rate: float | None = None,
+        *,
+        fixed: bool = False,
+        again_s: float = AGAIN_S,
+    ) -> None:
         self.target = min(start, most)
         self._most = most
-        self._growing = not fixed and self.target < most or rate is not None
+        self._growing = not fixed and (self.target < most or rate is not None)
         self._fixed = fixed
+        self._again_s = again_s
         self._before = 1 if rate is not None else self.target
         self._rate = rate
         self._since = now
@@ -44,14 +55,14 @@ class Growth:
         if self._fixed or now - self._since < max(WINDOW_S, 2 * round_trip_s):
             return
         if not self._growing:
-            if now - self._since >= AGAIN_S and self.target < self._most:
+            if now - self._since >= self._again_s and self.target < self._most:
                 self._begin_again(now, received)
             return
         rate = (received - self._bytes) / (now - self._since)
         self._since, self._bytes = now, received
-        before, self._rate = self._rate, rate
         if rate <= 0:
-            return
+            return  # a silence is nothing to compare with: what comes after it would look like a gain
+        before, self._rate = self._rate, rate
         if before is None or rate >= before * _GROWN:
             self._before, self.target = self.target, min(self._most, self.target * 2)
             self._growing = self._before < self._most
@@ -62,9 +73,11 @@ class Growth:
 
     def _begin_again(self, now: float, received: int) -> None:
         """What it brought since it stopped growing is what one step more has to beat."""
-        self._rate = (received - self._bytes) / (now - self._since)
+        rate = (received - self._bytes) / (now - self._since)
         self._since, self._bytes = now, received
-        self._growing = True
+        if rate <= 0:
+            return
+        self._rate, self._growing = rate, True
         self._before, self.target = self.target, min(self._most, self.target * 2)
 
     def pushed_back(self, working: int) -> None:

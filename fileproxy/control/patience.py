@@ -37,7 +37,7 @@ class Patience:
         self.rtt_s = round_trip_s
         self._stall_s = max(SILENT_S, 4 * round_trip_s) if stall_s is None else stall_s
         self.rate: float | None = None  # bytes a second in the last window
-        self._before: float | None = None  # in the one before
+        self._before: float | None = None  # in the last one before it that brought any
         self._bytes = 0
         self._since = now
         self._waited_s = 0.0
@@ -51,7 +51,7 @@ class Patience:
     def came(self, amount: int, now: float) -> None:
         """Bytes came, or the waiting was given up (0)."""
         if self._waiting_since is not None:
-            self._waited_s += now - self._waiting_since
+            self._waited_s += now - max(self._waiting_since, self._since)  # in this window
             self._waiting_since = None
         self._bytes += amount
 
@@ -77,7 +77,9 @@ class Patience:
         if window_s <= 0:
             return False
         came, self._bytes = self._bytes, 0
-        self._before, self.rate = self.rate, came / window_s
+        if self.rate:  # a window without bytes says nothing about what the path can do
+            self._before = self.rate
+        self.rate = came / window_s
         self._since, self._waited_s = now, 0.0
         if silent_s >= self._stall_s:
             return True

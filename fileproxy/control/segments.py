@@ -19,15 +19,16 @@ WORTH_S = 0.1  # what sharing out must save: a connection that ends early has to
 HEDGE_SHARE, HEDGE_FLOOR = 0.05, 1024 * KIB  # bytes that may be asked twice
 
 
-def segment_length(left: int, connections: int, rate: float | None) -> int:
+def segment_length(left: int, connections: int, rate: float | None, least_s: float = LEAST_S) -> int:
     """Bytes of the next segment when ``left`` are to be shared out, a multiple of :data:`SMALLEST`.
 
     Guided self-scheduling (Polychronopoulos and Kuck, 1987): a share of what is left, so that segments shrink towards
-    the end and all connections end together. ``rate``: bytes a second of one connection, None = unknown.
+    the end and all connections end together. ``rate``: bytes a second of one connection, None = unknown; ``least_s``:
+    a segment should take it so long, as far as there is so much left.
     """
     length = max(SMALLEST, min(LARGEST, left // (2 * max(1, connections))))
     if rate is not None:
-        length = max(SMALLEST, int(rate * LEAST_S), min(length, int(rate * AIM_S)))
+        length = max(SMALLEST, min(length, int(rate * AIM_S)), min(int(rate * least_s), LARGEST, left))
     return -(-length // SMALLEST) * SMALLEST
 
 

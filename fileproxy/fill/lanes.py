@@ -52,8 +52,9 @@ class Lanes:
         return min(self._target, self.most) if now - self._learnt_at < REMEMBERED_S else 0
 
     def learn(self, target: int, now: float) -> None:
-        """What a download ended with."""
-        self._target, self._learnt_at = target, now
+        """What a download ended with. What it only took over grows old, so that it is measured anew some time."""
+        if target != self._target or now - self._learnt_at >= REMEMBERED_S:
+            self._target, self._learnt_at = target, now
 
     def may_add(self, own: int) -> bool:
         """Whether a download that holds ``own`` connections may open one more."""

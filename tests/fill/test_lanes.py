@@ -1,0 +1,131 @@
+"""What the downloads from one upstream share: connections, what was worth it, how fast which mirror was."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fileproxy.control.growth import MOST
+from fileproxy.fill.lanes import REMEMBERED_S, SLOW_S, Lanes
+
+PARALLEL = st.sampled_from(["auto", "off"]) | st.integers(1, 64)
+RATES = st.dictionaries(st.sampled_from("abcd"), st.tuples(st.floats(0, 1e9), st.floats(0, 2 * SLOW_S)), max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "cap", "most"), [("auto", 100, MOST), ("auto", 8, 8), ("off", 8, 1), (3, 8, 3), (64, 8, 8), (1, 8, 1)]
+)
+def test_the_most_a_download_may_have(parallel: int | Literal["auto", "off"], cap: int, most: int) -> None:
+    assert Lanes(parallel=parallel, cap=cap).most == most
+
+
+@given(parallel=PARALLEL, cap=st.integers(0, 64), extra=st.integers(0, 100), own=st.integers(0, 100))
+def test_the_first_connection_is_always_to_be_had(
+    parallel: int | Literal["auto", "off"], cap: int, extra: int, own: int
+) -> None:
+    lanes = Lanes(parallel=parallel, cap=cap, extra=extra)
+    assert lanes.may_add(0)
+    if own and lanes.may_add(own):
+        assert own < lanes.most
+        assert extra < cap
+
+
+def test_others_use_up_what_may_be_had() -> None:
+    lanes = Lanes(cap=4, extra=3)
+    assert lanes.may_add(1)
+    lanes.extra = 4
+    assert not lanes.may_add(1)
+
+
+# --- what was worth it ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_worth_it_is_remembered_for_a_while() -> None:
+    lanes = Lanes()
+    assert lanes.remembered(0.0) == 0
+    lanes.learn(8, 10.0)
+    assert lanes.remembered(10.0 + REMEMBERED_S - 1) == 8
+    assert lanes.remembered(10.0 + REMEMBERED_S) == 0
+
+
+def test_no_more_than_the_settings_allow_now() -> None:
+    lanes = Lanes()
+    lanes.learn(16, 0.0)
+    lanes.cap = 4
+    assert lanes.remembered(1.0) == 4
+    lanes.parallel = "off"
+    assert lanes.remembered(1.0) == 1
+
+
+def test_what_is_taken_over_again_and_again_is_measured_anew_some_time() -> None:
+    """Each download begins with what is remembered: that it ended so is no proof that it is needed still."""
+    lanes = Lanes()
+    for now in range(0, int(REMEMBERED_S), 10):
+        lanes.learn(8, float(now))
+    assert lanes.remembered(REMEMBERED_S) == 0
+    lanes.learn(8, REMEMBERED_S)
+    assert lanes.remembered(REMEMBERED_S + 1) == 8
+    lanes.learn(4, 2 * REMEMBERED_S - 1)
+    assert lanes.remembered(2 * REMEMBERED_S + 1) == 4
+
+
+def test_a_number_of_the_settings_needs_no_memory() -> None:
+    lanes = Lanes(parallel=6)
+    assert (lanes.fixed, lanes.remembered(0.0)) == (True, 6)
+    lanes.learn(2, 0.0)
+    assert lanes.remembered(0.0) == 6
+    assert not Lanes().fixed
+
+
+# --- mirrors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_that_is_far_slower_than_another_is_slow_for_a_while() -> None:
+    lanes = Lanes()
+    lanes.measured("a", 1e6, 0.0)
+    assert lanes.slow(0.0) == frozenset()
+    lanes.measured("b", 1e5, 1.0)
+    lanes.measured("c", 3e5, 1.0)
+    assert lanes.slow(1.0) == {"b"}
+    assert lanes.slow(SLOW_S) == frozenset()  # what it was slower than is too long ago
+    assert lanes.usual_rate(SLOW_S) == 1e6
+    assert lanes.usual_rate(REMEMBERED_S) == 3e5
+    assert lanes.usual_rate(REMEMBERED_S + 1) is None
+
+
+def test_newer_measurements_count_by_their_share_and_long_ago_ones_not_at_all() -> None:
+    lanes = Lanes()
+    lanes.measured("a", 1e6, 0.0)
+    lanes.measured("a", 2e6, 1.0)
+    assert lanes.usual_rate(1.0) == pytest.approx(1.3e6)
+    lanes.measured("a", 5e6, 1.0 + REMEMBERED_S)
+    assert lanes.usual_rate(1.0 + REMEMBERED_S) == 5e6
+
+
+@given(RATES)
+def test_slow_never_names_all(rates: dict[str, tuple[float, float]]) -> None:
+    lanes, now = Lanes(), 2 * SLOW_S
+    for mirror, (rate, at) in rates.items():
+        lanes.measured(mirror, rate, at)
+    assert lanes.slow(now) < rates.keys() or not rates
+    usual = lanes.usual_rate(now)
+    assert usual == max((rate for rate, _ in rates.values()), default=None)
+
+
+def test_what_stats_show() -> None:
+    lanes = Lanes(cap=8, extra=5, streams=2)
+    lanes.measured("a", 1e6, 0.0)
+    lanes.measured("b", 1e5 + 0.4, 0.0)
+    lanes.learn(4, 0.0)
+    assert lanes.describe(1.0) == {
+        "parallel": "auto",
+        "most": 8,
+        "remembered": 4,
+        "downloads": 2,
+        "connections": 7,
+        "rates": {"a": 1_000_000, "b": 100_000},
+        "slow": ["b"],
+    }
