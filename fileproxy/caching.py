@@ -175,6 +175,8 @@ class Caching:
         cache = settings.cache
         self._manager.configure(sizes_of(settings), cache.memory_check, worker_count(settings))
         self.shared.fill_after_abort = cache.fill_after_abort
+        if self.disk is not None and cache.disk != "off":
+            self.disk.apply(size=cache.disk.size, min_free=cache.disk.min_free, scrub=cache.disk.scrub)
         for name, upstream in settings.upstreams.items():
             lanes = self._lanes.setdefault(name, Lanes())
             lanes.parallel = resolve.parallel(settings.profile, upstream.segments.parallel)

@@ -15,6 +15,7 @@ from pydantic import Field, Strict, StringConstraints, Tag, field_validator, mod
 
 from fileproxy.settings.types import (
     HOST,
+    LIVE,
     RESTART,
     ROLLING,
     SECRET,
@@ -459,11 +460,17 @@ class RedisTier(Row):
 
 class DiskTier(Row):
     path: Text = Field("var/cache", description="Folder of the disk tier.", json_schema_extra=ROLLING)
-    size: Size = Field(10 * 1024**3, description="Bytes it may take.")
+    size: Size = Field(10 * 1024**3, description="Bytes it may take.", json_schema_extra=LIVE)
     min_free: Size = Field(
-        256 * 1024**2, description="Bytes of its file system that stay free; below, it stores nothing."
+        256 * 1024**2,
+        description="Bytes of its file system that stay free; below, it stores nothing.",
+        json_schema_extra=LIVE,
     )
-    scrub: Size = Field(4 * 1024**2, description="Bytes a second re-read in the background to find damage; 0 = never.")
+    scrub: Size = Field(
+        4 * 1024**2,
+        description="Bytes a second re-read in the background to find damage; 0 = never.",
+        json_schema_extra=LIVE,
+    )
 
 
 class Cache(Row):

@@ -88,6 +88,7 @@ HostName = Annotated[
 ]
 Text = Annotated[str, Meaning("text that is not empty"), StringConstraints(min_length=1)]
 
+LIVE: dict[str, Any] = {"apply": "live"}  # of what stands below a group that is not
 ROLLING: dict[str, Any] = {"apply": "rolling"}
 RESTART: dict[str, Any] = {"apply": "restart"}
 SECRET: dict[str, Any] = {"secret": True}

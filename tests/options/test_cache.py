@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from fileproxy.clock import ManualClock
 from fileproxy.http.dates import parse_date
+from fileproxy.settings import Settings
 from tests.conftest import OpenHouse
-from tests.house import Running
+from tests.house import Running, settled
 from tests.origin import KIB, MIB, Content, Origin
 from tests.origin.play import DATE
 from tests.trips.fills import cached, idle, opened, whole
@@ -115,6 +116,43 @@ async def test_disk_scrub(origin: Origin, tmp_path: Path, tidy: None, rate: Any,
                 break
         assert running.counts["cache.scrub_damaged"] == found
         assert bool(scrubber.statistics()["passes"]) is bool(found)
+
+
+@pytest.mark.option("cache.disk.size", "cache.disk.min_free", "cache.disk.scrub")
+async def test_the_disk_tier_takes_over_a_reload(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    plain = {"path": str(folder), "min_free": 0, "scrub": 0}
+    origin.serve("/f", FILE)
+    running = await house(_with(origin, plain))
+
+    async def reload(number: int, **changes: Any) -> None:
+        await running.house.apply(Settings.model_validate(_with(origin, plain | changes)), number)
+
+    async def writes(path: str) -> bool:
+        """Whether a file is put on disk."""
+        before = running.counts["cache.disk_writes"]
+        origin.serve(path, FILE)
+        await whole(running, FILE, path)
+        await idle(running)
+        await running.house._caching.store.settle()
+        return running.counts["cache.disk_writes"] > before
+
+    def taken() -> int:
+        return sum(path.stat().st_blocks * 512 for path in folder.glob("??/*"))
+
+    assert await writes("/f")
+    assert taken() > 512 * KIB
+    await reload(1, size="512KiB")
+    await settled(lambda: taken() > 512 * KIB)
+    assert taken() <= 512 * KIB  # what was too much is evicted at once
+    await reload(2, min_free=2**60)
+    assert not await writes("/two")
+    await reload(3, scrub="1MiB")
+    report = running.house._caching.disk.statistics()  # type: ignore[union-attr]
+    assert (report["size"], report["min_free"], report["scrub"]["rate"]) == (10 * 2**30, 0, 2**20)
+    disk = running.house._caching.disk
+    await reload(4, path=str(tmp_path / "elsewhere"))  # a folder takes new workers
+    assert running.house._caching.disk is disk
 
 
 def _with(origin: Origin, disk: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,12 @@ def test_nothing_changed() -> None:
         ({"server": {"operators": []}}, ("server.operators",), "live"),
         ({"redis": {"url": "off"}}, ("redis.url",), "rolling"),
         ({"cache": {"disk": "off"}}, ("cache.disk",), "rolling"),
+        ({"cache": {"disk": {"path": "x"}}}, ("cache.disk.path",), "rolling"),
+        (
+            {"cache": {"disk": {"size": 1, "min_free": 1, "scrub": 1}}},
+            ("cache.disk.size", "cache.disk.min_free", "cache.disk.scrub"),
+            "live",
+        ),
         (
             {"logs": {"level": "debug"}, "server": {"port": 1, "run_dir": "x"}},
             ("server.port", "server.run_dir", "logs.level"),
