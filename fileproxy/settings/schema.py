@@ -203,7 +203,9 @@ class Timeouts(Row):
         "left, 0.75s or four round trips in the middle of a file.",
     )
     idle: Positive | Auto = Field(
-        "auto", description="A body that makes less than 1 KiB of progress in this time is given up; auto = 60s."
+        "auto",
+        description="A body that makes less than 1 KiB of progress in this time is given up; auto = 45s to 120s by the"
+        " quality of its path, 60s while nothing is known of it.",
     )
 
 
