@@ -155,7 +155,9 @@ class HttpBody:
                 data = await self._content.readany()
         except TimeoutError as error:
             if self._nudged:
-                self._meter.record(0, self._clock.now() - since)
+                waited_s = self._clock.now() - since
+                self.waited_s += waited_s
+                self._meter.record(0, waited_s)
                 raise Nudged from None
             self._abort()
             raise IdleTimeout(

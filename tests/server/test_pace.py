@@ -14,6 +14,7 @@ from fileproxy.control.quality import Quality
 from fileproxy.server.pace import ClientPace, Granted, PacePolicy, paced
 from fileproxy.settings import Settings
 from fileproxy.tcpinfo import TcpInfo
+from tests.clients import Connection
 from tests.conftest import OpenHouse
 from tests.control.test_quality import NONE
 from tests.house import Watched
@@ -164,3 +165,32 @@ async def test_a_far_client_of_a_running_service(
     if not granted["far_or_lossy_refused"]:
         assert granted["far_or_lossy"]["congestion"] == "bbr"
         assert granted["far_or_lossy"]["notsent_lowat"] == 512 * 1024
+
+
+async def test_the_profile_is_switched_under_a_running_download(
+    origin: Origin, house: OpenHouse, say: Callable[[TcpInfo], None]
+) -> None:
+    origin.script("/f", Reply(Content(1, 64 * MIB)))
+    say(FAR)
+    running = await house(origin)
+    connections = running.house._connections
+    async with await Connection.open(running.port, receive_buffer=4096) as connection:
+        await connection.request("GET", "/f")
+        await running.counts.wait_for(lambda: running.counts["traffic"] > 0)
+        (pace,) = connections._paces.values()
+
+        def writes() -> int | None:
+            return pace.write
+
+        assert writes() == 32 * 1024
+        sock = pace._transport.get_extra_info("socket")
+        before = sockets.granted(sock)["notsent_lowat"]
+        assert before == 512 * 1024
+        await running.house.apply(running.settings.model_copy(update={"profile": "baseline"}), 1)
+        connections.sweep()
+        assert writes() is None
+        assert sockets.granted(sock)["notsent_lowat"] == "unlimited"
+        await running.house.apply(running.settings, 2)
+        connections.sweep()
+        assert writes() == 32 * 1024
+        assert sockets.granted(sock)["notsent_lowat"] == before
