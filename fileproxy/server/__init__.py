@@ -2,7 +2,8 @@
 
 * ``arbiter.py`` ``reload.py`` ``control.py`` ``listeners.py``  the master process, reloads, the run folder
 * ``worker.py``      one worker process and its signals
-* ``connections.py`` ``front.py`` ``serving.py``  client connections: their protocol, aiohttp's handler behind it
+* ``connections.py`` ``front.py`` ``ends.py`` ``serving.py``  client connections: their protocol, aiohttp's handler
+* ``fast.py`` ``known.py`` ``bounded.py``  the fast front: heads that were seen before are answered from a table
 * ``heads.py`` ``framing.py``  is this one HTTP request, and where does it end (pure)
 * ``handler.py``     from a request to an ending that has a name;  ``trip.py``  what is noted of it
 * ``routing.py``     host and path → route;  ``operators.py``  our own pages;  ``cors.py``

@@ -140,7 +140,8 @@ async def _begun(
             on_bytes=trip.sent,
             held=trip.held,
         )
-        if served.hit is not None and service.fast is not None and selected.body is served.answer.body:
+        whole = selected.body is served.answer.body
+        if served.hit is not None and service.fast is not None and whole and verdict.until is None:
             record, renew = served.hit
             proof = Proof(ask, generation, route, reply.head, record, verdict.depends_on, renew)
             service.fast.learn(front_of(request), proof)

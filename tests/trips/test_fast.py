@@ -41,9 +41,8 @@ class Play:
         self.origin = origin
         self.values = values
         self.known = 0
-        fast = running.house._service.fast
-        assert fast is not None
-        self.fast: Any = fast
+        fast: Any = running.house._service.fast
+        self.fast = fast
         answer = fast.answer
 
         def spied(raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
@@ -51,7 +50,7 @@ class Play:
             self.known += answered_at is not None
             return answered_at
 
-        self.fast.answer = spied
+        fast.answer = spied
 
     async def get(self, *lines: str, path: str = "/f", method: str = "GET", host: str = "files.test") -> Got:
         got = await self.running.fetch(path, *lines, method=method, host=host)
@@ -145,6 +144,14 @@ async def test_m_files_and_n_clients_need_m_plus_n_rows(play: Any) -> None:
             await one.get(f"User-Agent: {agent}", path=path)
     assert one.known == 8
     assert {**one.fast.statistics(), "bytes": 0} == {"request_lines": 2, "header_blocks": 4, "bytes": 0}
+
+
+async def test_a_target_with_percent_signs_and_secrets_is_logged_as_always(play: Any) -> None:
+    one: Play = await play()
+    path = "/f?a=%20%s&token=secret"
+    assert await one.is_known(path=path)
+    targets = [line["target"] for line in one.running.lines.access_lines]
+    assert len(set(targets)) == 1
 
 
 async def test_it_needs_no_handler(play: Any) -> None:
