@@ -5,8 +5,8 @@
 * ``contact.py``   the first answer: how large the file is, and whether its parts may be joined
 * ``engine.py``    which segment is asked where, until every byte is here;  ``flight.py``  one segment on its way
 * ``stream.py``    files that are one answer only: a single stream, no resume
-* ``plan.py``      which bytes are missing, how long the next segment is, which one is late (pure)
-* ``growth.py``    how many connections: add while goodput grows (pure)
+* ``plan.py``      which bytes are missing, which segment is next (pure). How long it is, which one is late and how
+  many connections there are: ``control/segments.py``, ``control/growth.py``
 * ``http1.py``     asking an HTTP/1.1 server;  ``framing.py``  what its answers' octets say (pure)
 * ``connect.py``   opening connections
 * ``mirrors.py``   one URL of the file: redirects, rests, what it gave

@@ -1,28 +1,30 @@
 """Which segment is asked where, until every byte is here.
 
-One loop decides: it keeps as many flights as ``growth.py`` says, each with the next missing segment from the mirror
-that gives a connection the most; when nothing is left to ask for, free connections help those that are late. Where
-slow mirrors hold all connections, and so the end, a faster one takes over from them. What a flight leaves undone, for
-whatever reason, is missing again by itself: missing is what is neither here nor on its way.
+One loop decides: it keeps as many flights as ``control/growth.py`` says, each with the next missing segment from the
+mirror that gives a connection the most; when nothing is left to ask for, free connections help those that are late.
+Where slow mirrors hold all connections, and so the end, a faster one takes over from them. What a flight leaves undone,
+for whatever reason, is missing again by itself: missing is what is neither here nor on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from fileproxy.client.contact import Opened, is_push_back, reasons
 from fileproxy.client.failures import DownloadFailed
 from fileproxy.client.flight import Door, Flight, pour
-from fileproxy.client.growth import Growth
 from fileproxy.client.mirrors import Mirror, best
 from fileproxy.client.partfile import PartFile
-from fileproxy.client.plan import FAR, Spans, hedge_budget, late, next_segment, outpaced, unasked
+from fileproxy.client.plan import FAR, Spans, next_segment, outpaced, unasked
 from fileproxy.client.rate import RateLimit
 from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
 from fileproxy.clock import Clock
+from fileproxy.control.growth import MOST, Growth, start_for
+from fileproxy.control.segments import hedge_budget, late
 from fileproxy.errors import ConnectRefused, FileProxyError, Shed, UpstreamError, UpstreamReset
 from fileproxy.tasks import Tasks
 
@@ -66,7 +68,7 @@ class Engine:
         self._flights: list[Flight] = []
         self._tasks = Tasks(self._unexpected)
         self._news = asyncio.Event()
-        self._growth = Growth(options.connections, clock.now(), round_trip_s)
+        self._growth = growth_for(options.connections, clock.now(), round_trip_s)
         self._fatal: BaseException | None = None
         self._first_byte_s: list[float] = [round_trip_s] if round_trip_s else []
         self._hedge_left = hedge_budget(self.size)
@@ -334,3 +336,10 @@ class Engine:
     def _unexpected(self, _name: str, error: BaseException) -> None:
         self._fatal = self._fatal or error
         self._news.set()
+
+
+def growth_for(connections: int | None, now: float, round_trip_s: float) -> Growth:
+    """Exactly so many connections as were asked for; else some at once, and more as long as that helps."""
+    if connections:
+        return Growth(connections, connections, now, fixed=True)
+    return Growth(start_for(round_trip_s), MOST, now, again_s=math.inf)

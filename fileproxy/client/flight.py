@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fileproxy.client.contact import RETRIED, Opened, declined, headers_for_span
 from fileproxy.client.mirrors import Mirror
 from fileproxy.client.partfile import meta_of
-from fileproxy.client.plan import Rest
 from fileproxy.clock import Clock
+from fileproxy.control.segments import Rest
 from fileproxy.errors import BadAnswer, Truncated
 from fileproxy.fill.join import Differs, Joins, if_range, is_pinned, judge
 from fileproxy.http.ranges import parse_content_range

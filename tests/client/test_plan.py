@@ -1,4 +1,4 @@
-"""The plan: every byte once, in segments that shrink; late ones are helped."""
+"""The plan: every byte once, in segments that shrink; who is far slower makes room."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileproxy.client.plan import (
-    FAR,
-    LARGEST,
-    SMALLEST,
-    Late,
-    Rest,
-    Spans,
-    hedge_budget,
-    late,
-    next_segment,
-    outpaced,
-    unasked,
-)
+from fileproxy.client.plan import FAR, Spans, next_segment, outpaced, unasked
+from fileproxy.control.segments import LARGEST, SMALLEST, Rest
 
 MIB = 1024 * 1024
 SPAN = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))
@@ -69,64 +58,6 @@ def test_a_slow_mirror_gets_short_segments() -> None:
     free = [(0, 1000 * MIB)]
     assert next_segment(free, 4, None) == (0, LARGEST)
     assert next_segment(free, 4, 100_000.0) == (0, 13 * SMALLEST)  # eight seconds' worth
-
-
-def test_nothing_is_done_about_flights_that_end_soon() -> None:
-    rests = [Rest(0, 64 * 1024, 1e6, 0.0), Rest(MIB, MIB + 10_000, 1e6, 0.0)]
-    assert late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is None
-
-
-def test_the_second_half_of_a_long_rest_is_taken_over() -> None:
-    rests = [Rest(0, 100_000, 1e6, 0.0), Rest(MIB, 3 * MIB, 100_000.0, 0.0)]
-    found = late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB)
-    assert found == Late(1, 2 * MIB, 3 * MIB, hedge=False)
-
-
-def test_a_short_late_rest_is_asked_for_a_second_time_but_once() -> None:
-    rests = [Rest(1000, 60_000, 1000.0, 0.0)]
-    found = late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB)
-    assert found == Late(0, 1000, 60_000, hedge=True)
-    shared = [Rest(1000, 60_000, 1000.0, 0.0, shared=True)]
-    assert late(shared, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is None
-
-
-def test_a_silent_flight_is_asked_for_again_within_the_budget_else_halved() -> None:
-    rests = [Rest(0, MIB, 1e6, 5.0)]
-    assert late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) == Late(0, 0, MIB, hedge=True)
-    assert late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB - 1) == Late(0, MIB // 2, MIB, hedge=False)
-
-
-def test_what_was_just_asked_is_not_late() -> None:
-    rests = [Rest(0, 64 * 1024, None, 0.1)]
-    assert late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is None
-    assert late([Rest(0, 64 * 1024, None, 2.0)], round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is not None
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, MIB), st.integers(1, 8 * MIB), st.none() | st.floats(1, 1e8), st.floats(0, 20)),
-        min_size=1,
-        max_size=6,
-    ),
-    st.floats(0.001, 1),
-    st.floats(1, 1e8),
-    st.integers(0, MIB),
-)
-def test_help_stays_inside_the_late_flight_and_its_budget(
-    flights: list[tuple[int, int, float | None, float]], round_trip_s: float, rate: float, budget: int
-) -> None:
-    rests = [Rest(at, at + length, speed, silent) for at, length, speed, silent in flights]
-    found = late(rests, round_trip_s=round_trip_s, rate=rate, hedge_budget=budget)
-    if found is not None:
-        behind = rests[found.index]
-        assert behind.at <= found.first < found.end == behind.end
-        assert found.first > behind.at or found.hedge
-        assert not found.hedge or found.end - found.first <= budget
-
-
-def test_the_budget_is_a_share_of_large_files_and_something_for_small_ones() -> None:
-    assert hedge_budget(1000) == MIB
-    assert hedge_budget(1000 * MIB) == 50 * MIB
 
 
 # --- who loses its connection ----------------------------------------------------------------------------------------
