@@ -14,7 +14,7 @@ from typing import Protocol
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.cache.validation import CONDITIONS
 from fileproxy.clock import Clock
-from fileproxy.errors import UpstreamError
+from fileproxy.errors import Truncated, UpstreamError
 from fileproxy.fill.flight import BARREN_MOST, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from fileproxy.fill.join import is_pinned
 from fileproxy.fill.origin import OriginSource
@@ -34,7 +34,7 @@ def lasting(answer: Answer, want: Want, upstream: Fetcher, clock: Clock, counter
     span = _span(answer)
     if want.method != "GET" or span is None or not is_pinned(answer.headers, clock.time()):
         return answer
-    first, size = span
+    first, length, size = span
     meta = Meta(
         key=b"",
         rid=b"",
@@ -52,35 +52,39 @@ def lasting(answer: Answer, want: Want, upstream: Fetcher, clock: Clock, counter
     source = OriginSource(upstream, writes=False, block=1, clock=clock, ban=lambda: 0)
     plain = replace(want, headers=without(want.headers, CONDITIONS))
     need = Need(primary=b"", key=b"", url=meta.url, headers=(), want=plain, policy=CachePolicy(), source=source)
-    return replace(answer, body=LastingBody(answer.body, meta, need, first, clock, counters))
+    return replace(answer, body=LastingBody(answer.body, meta, need, (first, length), clock, counters))
 
 
-def _span(answer: Answer) -> tuple[int, int] | None:
-    """Where the body begins within the representation, and the size of that; None when it cannot be continued."""
+def _span(answer: Answer) -> tuple[int, int, int] | None:
+    """Where the body begins within the representation, its length (a part says it, however it is framed), and the size
+    of the whole; None when it cannot be continued.
+    """
     body = answer.body
-    if isinstance(body, Seekable) or not body.framed or not body.length:
+    if isinstance(body, Seekable) or body.length == 0:
         return None
     if answer.status == 200:
-        return 0, body.length
+        return None if body.length is None else (0, body.length, body.length)
     part = parse_content_range(header(answer.headers, "Content-Range") or "")
-    if answer.status != 206 or part is None or part.size is None or part.length != body.length:
+    if answer.status != 206 or part is None or part.size is None or body.length not in (None, part.length):
         return None
-    return part.first, part.size
+    return part.first, part.length, part.size
 
 
 class LastingBody:
-    """A :class:`fileproxy.model.Body` of the bytes from ``first`` on, over as many connections as it takes."""
+    """A :class:`fileproxy.model.Body` of the bytes ``span`` (first, length), over as many connections as it takes."""
 
     framed = True
 
-    def __init__(self, body: Body, meta: Meta, need: Need, first: int, clock: Clock, counters: Counters) -> None:
-        assert body.length is not None
-        self.length: int | None = body.length
+    def __init__(
+        self, body: Body, meta: Meta, need: Need, span: tuple[int, int], clock: Clock, counters: Counters
+    ) -> None:
+        first, length = span
+        self.length: int | None = length
         self._body: Body | None = body
         self._meta = meta
         self._need = need
         self._position = first
-        self._end = first + body.length
+        self._end = first + length
         self._clock = clock
         self._counters = counters
 
@@ -104,7 +108,10 @@ class LastingBody:
                     yield wanted
                 if self._position == self._end:
                     return
+                raise Truncated(f"{self._meta.url}: the answer ended at byte {self._position} of {self._end}")
             except UpstreamError as error:
+                if self._position == self._end:
+                    return  # all is here; how the connection ended afterwards changes nothing
                 barren = 0 if self._position > before else barren + 1
                 if not error.retryable or barren >= BARREN_MOST:
                     raise

@@ -76,3 +76,14 @@ async def test_an_error_after_an_answer_that_never_left_is_framed_well(house: Op
             got = await client.ask("GET", "/f")
             assert (got.status, got.body[:1], got.body[-1:]) == (502, b"{", b"}")
             assert (await client.ask("GET", "/good")).sha256 == FILE.sha256()
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+async def test_a_part_says_its_length_however_it_is_framed(house: OpenHouse, origin: Origin, framing: Any) -> None:
+    origin.script("/f", Reply(FILE, framing=framing, breaks=fin(1000)), Reply(FILE, framing=framing, after="reset"))
+    running = await house(settings(origin))
+    async with await running.connect() as client:
+        for _ in range(2):
+            got = await client.ask("GET", "/f", f"Range: bytes=100-{AT}")
+            assert (got.status, got.complete, got.body) == (206, True, FILE.read(100, AT - 99))
+    assert origin.requests[1].get("range") == f"bytes=1100-{AT}"
