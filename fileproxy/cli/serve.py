@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import time
@@ -45,6 +46,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve files. Without an upstream, a small embedded origin serves the folder ./files."""
+    # What is imported now stays: looking for garbage in it costs a part of the start, and in the workers it is in vain.
+    gc.disable()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read every installed package's metadata
     from fileproxy.server.arbiter import Application, Arbiter
     from fileproxy.server.control import AlreadyRunning
 
@@ -60,6 +64,8 @@ def serve(
         masters = prepare(config, dict(os.environ), sets or [], flags)
     except AlreadyRunning as error:
         raise Failed(str(error)) from None
+    gc.freeze()
+    gc.enable()
     Arbiter(Application(masters)).run()
 
 
