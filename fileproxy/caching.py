@@ -133,6 +133,10 @@ class Caching:
         alone = self._origin(generation, name, writes=False)
         return PeerSource(self.owners, name, route, alone, self._counters)
 
+    def relay(self, generation: Generation, upstream: str) -> Source:
+        """Where the rest of an answer comes from that nobody keeps."""
+        return self._origin(generation, upstream, writes=False)
+
     def _origin(self, generation: Generation, name: str, *, writes: bool) -> OriginSource:
         return OriginSource(
             generation.upstreams[name],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fileproxy.cache.freshness import CachePolicy, passing
 from fileproxy.clock import Clock
 from fileproxy.errors import BadDigest, CannotContinue
 from fileproxy.fill import plan
@@ -56,6 +57,7 @@ class Entry:
         self.held = held
         self.kept: set[int] = set()
         self.writes = writes
+        self.passing = False  # nobody will use it once it was read: what fits one block stays off the disk
         self.no_ranges_until = float("-inf")  # clock.now(); until then a part is not asked of the origin again
         self.flights: list[Flight] = []
         self.early: dict[Flight, Early] = {}  # what was asked for before there was an entry, by the flight it is for
@@ -66,6 +68,11 @@ class Entry:
     @property
     def complete(self) -> bool:
         return self.meta.size != UNKNOWN_SIZE and len(self.held) >= self.meta.blocks
+
+    @property
+    def to_disk(self) -> bool:
+        """Larger ones go there in any case: who comes while they stream reads their beginning there."""
+        return self.writes and not (self.passing and self.meta.blocks <= 1)
 
     @property
     def joinable(self) -> bool:
@@ -155,7 +162,7 @@ class Entry:
 
     def commit(self, index: int, data: bytes) -> bool:
         """A whole block has landed. False when it is nowhere from where it cannot vanish under a reader."""
-        kept = "" if self.gone else self.shared.store.put(self.meta, index, data, disk=self.writes)
+        kept = "" if self.gone else self.shared.store.put(self.meta, index, data, disk=self.to_disk)
         if kept:
             self.held.add(index)
         if kept == "below":
@@ -181,11 +188,11 @@ class Entry:
 
     def _save_single(self) -> None:
         if self.complete and not self.gone:
-            self.shared.store.save(self.meta, disk=self.writes)
+            self.shared.store.save(self.meta, disk=self.to_disk)
 
     def _finish(self) -> None:
         """All is here: a small file goes to other machines, too, whether or not this one keeps it."""
-        if self.writes and not self.gone and (self.complete or self.meta.blocks == 1):
+        if self.to_disk and not self.gone and (self.complete or self.meta.blocks == 1):
             self.shared.store.finished(self.meta)
 
     def proved(self) -> None:
@@ -240,6 +247,11 @@ class Entry:
             self.condemn(wrong=True)
             raise BadDigest(WRONG, retryable=False)
         self.proved()
+
+
+def passes(meta: Meta, policy: CachePolicy) -> bool:
+    """Whether nobody will use it once it was read (see ``cache/freshness.py``)."""
+    return passing(meta.status, meta.headers, meta.received_at, meta.age_s, policy)
 
 
 def _feed(verifier: Verifier, piece: FileSlice) -> None:

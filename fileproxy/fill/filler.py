@@ -30,7 +30,7 @@ from fileproxy.errors import (
     UpstreamReset,
 )
 from fileproxy.fill.contact import Contact, Reached, Unshareable
-from fileproxy.fill.entry import NEAR, Entry, Shared
+from fileproxy.fill.entry import NEAR, Entry, Shared, passes
 from fileproxy.fill.flight import Flight
 from fileproxy.fill.plan import claimed, widened
 from fileproxy.fill.reader import EntryBody
@@ -388,8 +388,9 @@ class Filler:
             return Reached(entry, confirmed=stale is not None, shared=contacted.shared, status=304)
         held = await shared.store.held(meta) if not need.source.writes else set()
         entry = self._live(meta, held, writes=need.source.writes)
+        entry.passing = all(passes(one, need.policy) for one in (meta, stale) if one is not None)
         if meta.pinned or meta.size == 0:
-            shared.store.save(meta, disk=need.source.writes)
+            shared.store.save(meta, disk=entry.to_disk)
         if contacted.end == contacted.offset:
             await answer.body.aclose()
             return Reached(entry, vary=contacted.vary, shared=contacted.shared, status=status)

@@ -18,7 +18,7 @@ import asyncio
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from fileproxy.errors import BadDigest, FileChanged, FileProxyError, Truncated, UpstreamError, UpstreamReset
+from fileproxy.errors import BadDigest, FileChanged, FileProxyError, Shed, Truncated, UpstreamError, UpstreamReset
 from fileproxy.fill.landed import Cursor, Landed
 from fileproxy.fill.states import EDGES, OVER, State
 from fileproxy.fill.values import Span
@@ -35,6 +35,11 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 DIGEST_TRIES = 3
 REACH = 32 * 1024 * 1024  # no window is larger
 WRONG = "The file does not have the digest that its origin said."
+
+
+def pause_s(barren: int) -> float:
+    """Seconds before going on after so many tries in a row without a new byte."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (barren - 1))
 
 
 class Flight(Landed):
@@ -197,7 +202,7 @@ class Flight(Landed):
                     self.entry.condemn(wrong=True)
                     raise
                 self._start_over()
-            except UpstreamError as error:
+            except (UpstreamError, Shed) as error:
                 if isinstance(error, FileChanged):
                     self.entry.condemn()
                 barren = 0 if self.position > before else barren + 1
@@ -211,14 +216,14 @@ class Flight(Landed):
                 self._turn(State.STOPPED)
                 return
             if barren:
-                await self.entry.shared.clock.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (barren - 1)))
+                await self.entry.shared.clock.sleep(pause_s(barren))
             self._turn(State.CONNECTING)
 
     def _share(self) -> None:
         """Where one connection is too slow, others may help."""
         assert self._body is not None
         if self.entry.meta.pinned and self.end is not None:
-            span = Span(self.end, self._reach, lambda: self.entry.shared.windows.size)
+            span = Span(self.end, self._reach)
             got = self._body, self._skip
             self._body, self._skip = self.need.source.stream(self.entry.meta, self.need, got, self.position, span)
 

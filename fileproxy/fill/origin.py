@@ -23,7 +23,18 @@ from fileproxy.fill.parts import Fetcher, Parts
 from fileproxy.fill.stream import Stream
 from fileproxy.fill.values import Contacted, Need, Span
 from fileproxy.http.ranges import RangeSpec, format_range, parse_content_range, resolve
-from fileproxy.model import UNKNOWN_SIZE, Answer, Body, Connected, Headers, Meta, Seekable, header, header_values, without
+from fileproxy.model import (
+    UNKNOWN_SIZE,
+    Answer,
+    Body,
+    Connected,
+    Headers,
+    Meta,
+    Seekable,
+    header,
+    header_values,
+    without,
+)
 
 _PART = frozenset({"content-range", "content-length"})
 
@@ -200,7 +211,7 @@ class OriginSource:
             ask=self._parts(meta, need).ask,
             lanes=lanes,
             reach=span.reach,
-            ahead=span.ahead,
+            ahead=lambda: shared.windows.size,
             clock=self._clock,
             tasks=shared.tasks,
             counters=shared.counters,

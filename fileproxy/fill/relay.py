@@ -7,30 +7,25 @@ whichever mirror, and joined only when it is shown to be of the same version.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Protocol
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.cache.validation import CONDITIONS
 from fileproxy.clock import Clock
-from fileproxy.errors import Truncated, UpstreamError
-from fileproxy.fill.flight import BARREN_MOST, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from fileproxy.errors import Shed, Truncated, UpstreamError
+from fileproxy.fill.flight import BARREN_MOST, pause_s
 from fileproxy.fill.join import is_pinned
-from fileproxy.fill.origin import OriginSource
-from fileproxy.fill.values import Need
+from fileproxy.fill.values import Need, Source, Span
 from fileproxy.http.ranges import parse_content_range
 from fileproxy.model import Answer, Body, Counters, Meta, Piece, Seekable, Want, header, without
 
 
-class Fetcher(Protocol):
-    """An upstream: retries and mirrors are its business."""
+def lasting(answer: Answer, want: Want, source: Callable[[], Source], clock: Clock, counters: Counters) -> Answer:
+    """``answer`` to ``want``, with a body that goes on after a break where that can be shown to be right.
 
-    async def fetch(self, want: Want) -> Answer: ...
-
-
-def lasting(answer: Answer, want: Want, upstream: Fetcher, clock: Clock, counters: Counters) -> Answer:
-    """``answer`` to ``want``, with a body that goes on after a break where that can be shown to be right."""
+    ``source`` makes the one that the rest is asked of.
+    """
     span = _span(answer)
     if want.method != "GET" or span is None or not is_pinned(answer.headers, clock.time()):
         return answer
@@ -49,9 +44,8 @@ def lasting(answer: Answer, want: Want, upstream: Fetcher, clock: Clock, counter
         received_at=clock.time(),
         age_s=0.0,
     )
-    source = OriginSource(upstream, writes=False, block=1, clock=clock, ban=lambda: 0)
     plain = replace(want, headers=without(want.headers, CONDITIONS))
-    need = Need(primary=b"", key=b"", url=meta.url, headers=(), want=plain, policy=CachePolicy(), source=source)
+    need = Need(primary=b"", key=b"", url=meta.url, headers=(), want=plain, policy=CachePolicy(), source=source())
     return replace(answer, body=LastingBody(answer.body, meta, need, (first, length), clock, counters))
 
 
@@ -93,10 +87,11 @@ class LastingBody:
         while True:
             before = self._position
             try:
-                if self._body is None:
-                    self._body, skip = await self._need.source.segment(
-                        self._meta, self._need, self._position, self._end
-                    )
+                source, got = self._need.source, self._body
+                if got is None:
+                    got, skip = await source.segment(self._meta, self._need, self._position, self._end)
+                span = Span(self._end, lambda: self._end)
+                self._body, skip = source.stream(self._meta, self._need, (got, skip), self._position, span)
                 async for piece in self._body:
                     assert isinstance(piece, bytes)
                     wanted = piece[skip : skip + self._end - self._position] if skip else piece
@@ -109,7 +104,7 @@ class LastingBody:
                 if self._position == self._end:
                     return
                 raise Truncated(f"{self._meta.url}: the answer ended at byte {self._position} of {self._end}")
-            except UpstreamError as error:
+            except (UpstreamError, Shed) as error:
                 if self._position == self._end:
                     return  # all is here; how the connection ended afterwards changes nothing
                 barren = 0 if self._position > before else barren + 1
@@ -118,7 +113,7 @@ class LastingBody:
             self._counters.add("relay.resumed")
             await self.aclose()
             if barren:
-                await self._clock.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (barren - 1)))
+                await self._clock.sleep(pause_s(barren))
 
     async def aclose(self) -> None:
         body, self._body = self._body, None

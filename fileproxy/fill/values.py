@@ -83,15 +83,10 @@ class Contacted:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How far a fill's bytes are wanted. ``end``: exclusive.
-
-    ``reach``: where others begin to bring what comes next; ``ahead``: bytes that may be held before they are taken.
-    Both change while it goes on.
-    """
+    """How far a fill's bytes are wanted. ``end``: exclusive. ``reach``: where others begin to bring what comes next."""
 
     end: int
     reach: Callable[[], int]
-    ahead: Callable[[], int]
 
 
 class Source(Protocol):
@@ -112,7 +107,6 @@ class Source(Protocol):
         Raises UpstreamError; :class:`fileproxy.errors.FileChanged` when the file is another one now.
         """
         ...
-
 
     def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
         """The bytes from ``at`` on as a body, after as many to skip as is said: ``got``, or one that asks for more

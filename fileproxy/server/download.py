@@ -26,6 +26,7 @@ from fileproxy.errors import (
 )
 from fileproxy.fill.insist import pauses_s
 from fileproxy.fill.need import lean, need_of
+from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.relay import lasting
 from fileproxy.fill.values import Need
 from fileproxy.guard.policy import Rules, check
@@ -162,8 +163,9 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
     route, upstream = match.route, generation.upstreams[match.route.upstream]
     policy = generation.policies[route.path, tuple(route.hosts)]
     caching = service.caching
+    rest = partial(_rest, generation, service, route.upstream)
     if caching is None or policy.mode == "off" or ask.method not in ("GET", "HEAD"):
-        answer = lasting(await _fetch(upstream, want), want, upstream, service.clock, service.counters)
+        answer = lasting(await _fetch(upstream, want), want, rest, service.clock, service.counters)
         if caching is not None and ask.method not in SAFE:
             await caching.invalidate(invalidates(ask.method, answer.status, _uri(ask), answer.headers), generation)
         return _Served(answer, "BYPASS", CacheStatus("bypass" if ask.method in ("GET", "HEAD") else "method"))
@@ -183,11 +185,18 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         return _Served(answer, opened.how, opened.status, hit)
     requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
-    answer = lasting(answer, want, upstream, service.clock, service.counters)
+    answer = lasting(answer, want, rest, service.clock, service.counters)
     if ask.method == "HEAD":
         await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
     return _Served(answer, opened.how, status)
+
+
+def _rest(generation: Generation, service: Service, name: str) -> Any:
+    """Where the rest of an answer comes from that is not kept."""
+    if service.caching is not None:
+        return service.caching.relay(generation, name)
+    return OriginSource(generation.upstreams[name], writes=False, block=1, clock=service.clock, ban=lambda: 0)
 
 
 def _standing(filler: Any, need: Need) -> Standing | None:

@@ -44,6 +44,10 @@ class Cached(Protocol):
 
     def source(self, match: Match, generation: Generation, primary: bytes) -> Any: ...
 
+    def relay(self, generation: Generation, upstream: str) -> Any:
+        """Where the rest of an answer comes from that nobody keeps."""
+        ...
+
     async def invalidate(self, uris: tuple[str, ...], generation: Generation) -> None:
         """Nothing that is stored under these URIs may be used any more."""
         ...

@@ -78,6 +78,18 @@ async def test_an_error_after_an_answer_that_never_left_is_framed_well(house: Op
             assert (await client.ask("GET", "/good")).sha256 == FILE.sha256()
 
 
+async def test_where_one_connection_is_too_slow_others_help(house: OpenHouse, origin: Origin) -> None:
+    origin.script("/f", Reply(FILE, rate=300_000.0))
+    running = await house(settings(origin))
+    got = await running.fetch("/f", "Authorization: Bearer me")
+    assert (got.complete, got.sha256) == (True, FILE.sha256())
+    assert running.counts["stream.shared_out"] == 1
+    assert {one.get("authorization") for one in origin.requests} == {"Bearer me"}
+    assert all(one.get("if-range") == FILE.etag for one in origin.requests[1:])
+    got = await running.fetch("/f", f"Range: bytes={AT}-")
+    assert got.body == FILE.read(AT, FILE.size - AT)
+
+
 @pytest.mark.parametrize("framing", ["chunked", "close"])
 async def test_a_part_says_its_length_however_it_is_framed(house: OpenHouse, origin: Origin, framing: Any) -> None:
     origin.script("/f", Reply(FILE, framing=framing, breaks=fin(1000)), Reply(FILE, framing=framing, after="reset"))
