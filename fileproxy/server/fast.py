@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 LARGEST = 256 * 1024  # bytes of a file; for larger ones the way is short beside the bytes
 SETTLE_S = 0.002  # how long hits wait to be counted: alone, counting costs more than answering
 SHARE = 16  # of the memory tier's budget, a part of this size for each table
-BLOCK_OVERHEAD = 700  # bytes; measured (tests/server/test_fast.py)
-ROW_OVERHEAD = 4600
+BLOCK_OVERHEAD = 600  # bytes; measured with tracemalloc, rounded up
+ROW_OVERHEAD = 2600
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
 _IDS = 256  # made at a time
 

@@ -46,7 +46,7 @@ class Play:
         answer = fast.answer
 
         def spied(raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
-            answered_at = answer(raw, peer, transport)
+            answered_at: float | None = answer(raw, peer, transport)
             self.known += answered_at is not None
             return answered_at
 
