@@ -196,6 +196,18 @@ def shares_authorized(said: ResponseDirectives, policy: CachePolicy) -> bool:
     return said.public or said.must_revalidate or said.s_maxage is not None or own_key
 
 
+def passing(status: int, headers: Headers, received_at: float, age_s: float, policy: CachePolicy = AUTO) -> bool:
+    """Whether a response is of no use once it has been read, while its origin answers: it may not be used without
+    asking, and there is nothing to ask by (§4.3.1).
+    """
+    if header(headers, "ETag") is not None or header(headers, "Last-Modified") is not None:
+        return False
+    reuse = reuse_of(status, headers, received_at, policy)
+    fresh = reuse.lifetime_s > (0.0 if reuse.since_receipt else age_s)
+    grace = max(reuse.stale_while_revalidate_s, reuse.stale_if_error_s) > 0
+    return reuse.validate or not (fresh or grace)
+
+
 class Serve(Enum):
     """What to do with a stored response."""
 

@@ -25,7 +25,7 @@ from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.values import Need
 from fileproxy.fill.window import Windows
 from fileproxy.http.ranges import RangeSpec, parse_ranges, resolve
-from fileproxy.model import Answer, Headers, Target, Want, header
+from fileproxy.model import Answer, Headers, Meta, Target, Want, header
 from fileproxy.tasks import Tasks
 from tests.fill.kit import BLOCK, ETAG, FILE, Feed, MakeKit
 from tests.house import Lines, Watched
@@ -367,6 +367,78 @@ async def test_who_wants_nothing_shared_waits_for_nobody(play: Play) -> None:
         assert (await play.filler.open(need)).how == "BYPASS"
     assert (await play.filler.open(play.need(("Cache-Control", "only-if-cached")))).how == "TIMEOUT"
     assert not play.asked
+
+
+USELESS, WEAK = ("Cache-Control", "max-age=0"), ("ETag", 'W/"weak"')
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize(
+    ("headers", "size", "kept"),
+    [
+        ((), BLOCK, False),
+        ((USELESS,), 0, False),
+        ((USELESS,), 1, False),
+        ((("Cache-Control", "no-cache, max-age=60"),), 1, False),
+        ((USELESS,), BLOCK + 1, True),  # who comes while it streams reads its beginning there
+        ((USELESS, WEAK), 1, True),
+        ((USELESS, ("Last-Modified", "Thu, 01 Jan 2015 00:00:00 GMT")), 1, True),
+        ((HOUR,), 1, True),
+        ((("Cache-Control", "max-age=0, stale-if-error=60"),), 1, True),
+        ((("Cache-Control", "max-age=0, stale-while-revalidate=60"),), 1, True),
+    ],
+)
+async def test_what_is_of_no_use_later_is_not_put_on_disk(
+    play: Play, monkeypatch: pytest.MonkeyPatch, framing: str, headers: Headers, size: int, kept: bool
+) -> None:
+    disk: list[bool] = []
+    put, save = play.store.put, play.store.save
+
+    def spy_put(*args: Any, disk: bool, to: list[bool] = disk) -> Any:
+        to.append(disk)
+        return put(*args, disk=disk)
+
+    def spy_save(*args: Any, disk: bool, to: list[bool] = disk) -> None:
+        to.append(disk)
+        save(*args, disk=disk)
+
+    other_machines: list[Meta] = []
+    monkeypatch.setattr(play.store, "finished", other_machines.append)
+    monkeypatch.setattr(play.store, "put", spy_put)
+    monkeypatch.setattr(play.store, "save", spy_save)
+    for number in (1, 2):  # also when it takes the place of the same kind
+        task = play.open()
+        await play.asked_for(number)
+        feed = Feed(FILE[:size], end=True, length=size if framing == "length" else None)
+        play.feeds.append(feed)
+        play.answers[-1].set_result(Answer(200, "OK", headers, feed))
+        assert await read(await task) == FILE[:size]
+        if kept:
+            break
+    assert disk
+    assert set(disk) == {kept}
+    assert bool(other_machines) is kept
+
+
+async def test_what_takes_the_place_of_something_on_disk_goes_there(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the older answer would come to light again when memory has forgotten the newer one."""
+    await play.stored(ETAG, ("Cache-Control", "max-age=1"))
+    play.clock.tick(10)
+    disk: list[bool] = []
+    save = play.store.save
+
+    def spy(record: Any, *, disk: bool, to: list[bool] = disk) -> None:
+        to.append(disk)
+        save(record, disk=disk)
+
+    monkeypatch.setattr(play.store, "save", spy)
+    task = play.open()
+    await play.asked_for(2)
+    play.answer(USELESS, data=b"new")
+    assert await read(await task) == b"new"
+    assert disk == [True]
 
 
 # --- parts asked for beside a first contact --------------------------------------------------------------------------
