@@ -243,6 +243,7 @@ class Caching:
             "flights": self.windows.flights,
             "memory_manager": self._manager.statistics(),
             "owners": self.owners.statistics(),
+            "parallel": {name: lanes.describe(self._clock.now()) for name, lanes in self._lanes.items()},
         }
 
     async def close(self) -> None:

@@ -107,7 +107,11 @@ class Reports:
                 path = {name: mirror[name] for name in PATH if name in mirror}
                 if path:
                     report["mirrors"].setdefault(mirror["label"], {}).update(path)
-        return {**report, "cache": stats.cache(report["counters"], self._caching())}
+        cache = dict(self._caching())
+        for name, parallel in cache.pop("parallel", {}).items():
+            if name in report["upstreams"]:
+                report["upstreams"][name]["parallel"] = parallel
+        return {**report, "cache": stats.cache(report["counters"], cache)}
 
     async def health(self, store: SharedStore) -> dict[str, Any]:
         """``/health``, for operators."""

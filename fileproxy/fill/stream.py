@@ -256,7 +256,8 @@ class Stream:
             now = self._clock.now()
             self._growth.look(now, self._came, self._round_trip_s)
             for pump in self._pumps():
-                if now - pump.began > max(YOUNG_S, 3 * self._round_trip_s) and (rate := pump.rate(now)) is not None:
+                old = now - pump.began > max(YOUNG_S, 3 * self._round_trip_s)
+                if old and pump.mirror and (rate := pump.rate(now)) is not None:
                     self._lanes.measured(pump.mirror, rate, now)
             self._deal()
             self._help_head(now)
@@ -308,7 +309,7 @@ class Stream:
         if head is None or not head.pumps or head.at >= head.end or self._alone_again:
             return
         rest, usual = head.rest(now), self._usual_rate(now)
-        if usual is not None and len(self._pumps()) < self._growth.target + SPARE:
+        if usual is not None and len(self._pumps()) < min(self._growth.target + SPARE, self._lanes.most):
             anew_s = self._round_trip_s + (head.end - head.at) / usual
             if takes(rest, self._round_trip_s, usual) > FAR_LATER * anew_s + TICK_S and self._help(now, [head]):
                 return
@@ -365,6 +366,8 @@ class Stream:
 
     def _ask_anew(self, head: Part, now: float) -> None:
         """The reader waits, and whoever should bring its bytes is silent: one more, and the most silent one goes."""
+        if self._lanes.most == 1:
+            return
         patience_s = max(ANEW_S, 4 * self._round_trip_s)
         if now - max(pump.heard for pump in head.pumps) < patience_s:
             return

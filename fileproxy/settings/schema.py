@@ -199,8 +199,8 @@ class Timeouts(Row):
     first_byte: Positive = Field(30.0, description="From the request sent to the first byte of the answer.")
     stall: Positive | Auto = Field(
         "auto",
-        description="Ask elsewhere after this long without a byte; auto = 10s for the first byte while another mirror is "
-        "left, 0.75s or four round trips in the middle of a file.",
+        description="Ask elsewhere after this long without a byte; auto = 10s for the first byte while another mirror "
+        "is left, 0.75s or four round trips in the middle of a file.",
     )
     idle: Positive | Auto = Field(
         "auto",
@@ -301,7 +301,7 @@ class Segments(Row):
     parallel: Auto | Off | Annotated[Count, Le(64)] = Field(
         "auto",
         description="Connections one download may have when one is too slow; auto = as many as bring more, at most 16; "
-        "off = one (as in the baseline). Never more than half of what pool.per_host allows.",
+        "off = one (as in the baseline). Beyond half of what pool.per_host allows only for help.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ async def test_no_more_is_held_than_the_windows(house: OpenHouse, origin: Origin
     async with await running.connect() as client:
         await client.send(b"GET /f HTTP/1.1\r\nHost: x\r\n\r\n")
         got = await read_exactly(client, 3 * MIB)
-        await running.counts.wait_for(lambda: running.counts["stream.shared_out"])
+        await running.counts.wait_for(lambda: running.counts["stream.shared_out"] > 0)
         before = -1
         while before != (before := origin.sent["/f"]):
             await asyncio.sleep(0.3)  # as long as more comes
@@ -189,7 +190,7 @@ async def test_who_leaves_leaves_nothing_behind(house: OpenHouse, origin: Origin
     running = await house(house_of(origin, folder=tmp_path))
     async with await running.connect() as client:
         await client.send(b"GET /f HTTP/1.1\r\nHost: x\r\n\r\n")
-        await running.counts.wait_for(lambda: running.counts["stream.shared_out"])
+        await running.counts.wait_for(lambda: running.counts["stream.shared_out"] > 0)
         await read_exactly(client, 64 * KIB)
     await idle(running)
     assert running.counts["flight.running"] == 0
@@ -210,3 +211,14 @@ async def test_what_was_learnt_is_used_at_once(house: OpenHouse, origin: Origin,
     before = origin.requests_of("/g")
     await whole(running, FILE, "/g")
     assert (before, running.counts["stream.shared_out"]) == (0, 2)
+
+
+async def test_stats_say_what_is_in_parallel(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
+    origin.script("/f", Reply(FILE, rate=SLOW))
+    running = await house(house_of(origin, folder=tmp_path))
+    await whole(running, FILE)
+    await idle(running)
+    said = json.loads((await running.fetch("/-/stats")).body)["upstreams"]["files"]["parallel"]
+    assert (said["parallel"], said["most"], said["downloads"], said["connections"]) == ("auto", 16, 0, 0)
+    assert said["remembered"] > 1
+    assert list(said["rates"]) == [f"files/127.0.0.1:{origin.port}"]

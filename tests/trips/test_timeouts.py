@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ async def test_a_slow_first_byte_is_waited_for(house: OpenHouse, origin: Origin)
 
 @pytest.mark.option("upstreams.timeouts.idle")
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-async def test_silence_in_the_body(house: OpenHouse, origin: Origin, framing: str) -> None:
+async def test_silence_in_the_body(house: OpenHouse, origin: Origin, framing: Any) -> None:
     nameless = Reply(FILE, etag=None, last_modified=None, breaks=stall(70_000))  # else it goes on: test_relay.py
     origin.script("/f", replace(nameless, framing=framing))
     running = await house(settings(origin, upstream={"timeouts": {"idle": "100ms"}}))
