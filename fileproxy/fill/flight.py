@@ -212,8 +212,8 @@ class Flight(Landed):
                 self.entry.shared.counters.add("flight.resumed")
             self._turn(State.RESUMING)
             await self._close_body()
-            if not await self._wanted():
-                self._turn(State.STOPPED)
+            if (barren > 1 and not self.readers) or not await self._wanted():
+                self._turn(State.STOPPED)  # for nobody it is not insisted
                 return
             if barren:
                 await self.entry.shared.clock.sleep(pause_s(barren))

@@ -275,8 +275,8 @@ class Stream:
     def _length(self, first: int) -> int:
         """Bytes of a part that begins at ``first``."""
         bound = self._bound(first)
-        left = min(bound, self.at + self._ahead()) - first
-        length = segment_length(max(left, 0), self._growth.target, self._lanes.usual_rate(self._clock.now()))
+        left = min(bound - first, self._ahead())
+        length = segment_length(left, self._growth.target, self._lanes.usual_rate(self._clock.now()))
         # A rest that is not worth a request of its own goes along.
         return bound - first if bound - first < length + FEWEST_LEFT else length
 
@@ -408,6 +408,9 @@ class Stream:
                 raise Truncated(f"{pump.position} of {pump.part.end} bytes came")
         except FileProxyError as error:
             self._broke(pump, error)
+        except Exception:
+            self._error = UpstreamReset("the fetch was stopped")  # a mistake of ours, told by whoever owns the tasks
+            raise
         finally:
             if pump.body is not None:
                 await pump.body.aclose()
