@@ -30,8 +30,12 @@ async def names(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NameServer]:
         yield one
 
 
+# Whose requests can be counted.
+STEADY: dict[str, Any] = {"balance": "weighted_round_robin", "slow_start": 0, "segments": {"parallel": "off"}}
+
+
 def play(**upstream: Any) -> dict[str, Any]:
-    return settings(f"srv+http://{NAME}", upstream={"balance": "weighted_round_robin", "slow_start": 0, **upstream})
+    return settings(f"srv+http://{NAME}", upstream={**STEADY, **upstream})
 
 
 def mirrors(running: Running) -> list[tuple[str, int]]:
