@@ -510,11 +510,15 @@ class Stream:
         self._lanes.streams -= 1
         if self._came:
             self._lanes.learn(1 if self._alone_again else self._growth.target, self._clock.now())
-        running = [pump.task for pump in self._pumps() if pump.task is not None]
+        pumps = self._pumps()
+        running = [pump.task for pump in pumps if pump.task is not None]
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        for pump in pumps:
+            if pump.body is not None:
+                await pump.body.aclose()  # of one that never got to its first step
         self._parts.clear()
         self._count()
 
