@@ -57,8 +57,14 @@ async def test_pool(house: OpenHouse, origin: Origin, valkey: str) -> None:
         await redis.blpop("fileproxy:nothing", timeout=0.2)
         return "had a connection"
 
-    answers = await asyncio.gather(*(store.call(wait) for _ in range(5)))
-    assert sorted(answers, key=str) == [None, None, *["had a connection"] * 3]
+    had = 0
+    for _ in range(20):  # the ping that watches over the server may have one of them just now
+        answers = await asyncio.gather(*(store.call(wait) for _ in range(5)))
+        had = sum(answer is not None for answer in answers)
+        assert had <= 3
+        if had == 3:
+            return
+    raise AssertionError(f"never more than {had} connections")
 
 
 @pytest.mark.option("redis.timeout")
