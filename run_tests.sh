@@ -4,6 +4,9 @@
 # Makes .venv when it is missing (scripts/venv.sh), then: ruff, mypy, import-linter, pytest. All of them run even if one
 # fails; the exit code is 0 only when all passed. Needs Python >= 3.11; no root, no Docker, nothing installed.
 #
+# Tests on real sockets share two processors with each other. When a full run had at most three failures, these tests run
+# once more, alone; one that passes then is named as one that depends on how busy the machine is, and fails nothing.
+#
 # --lab  also runs the tests marked `lab`, which need root or programs from Debian packages. As root on a machine with
 #        apt-get these packages are installed, one by one; a test whose program could not be had says so and is skipped.
 set -uo pipefail
@@ -63,6 +66,8 @@ while IFS= read -r name; do unset "$name"; done < <(compgen -e FILEPROXY_)
 
 # --- the checks ---------------------------------------------------------------------------------------------------
 failed=()
+MOST_AGAIN=3
+list=$caches/.pytest_cache/v/cache/lastfailed
 check() { # NAME COMMAND...
     local name=$1
     shift
@@ -73,11 +78,24 @@ tests() { # NAME COMMAND...   pytest's 5 (nothing collected) is a failure, unles
     local name=$1 code
     shift
     printf '\n== %s\n' "$name"
+    [ ${#options[@]} = 0 ] && rm -f "$list" # what failed in earlier runs is not this one's
     "$@"
     code=$?
     [ $code = 0 ] && ran=true
     [ $code = 5 ] && [ ${#options[@]} -gt 0 ] && return
+    if [ $code = 1 ] && [ ${#options[@]} = 0 ] && alone "$name" "$@"; then ran=true; return; fi
     [ $code = 0 ] || failed+=("$name")
+}
+alone() { # NAME COMMAND...   what failed, once more; 0 when all of it passes now
+    local name=$1
+    shift
+    [ "$(grep -c '": true' "$list" 2>/dev/null)" -le "$MOST_AGAIN" ] || return 1
+    local again
+    again=$(cat "$list") # the next run empties it
+    printf '\n== %s: what failed, once more and alone\n' "$name"
+    "$@" -n 0 --last-failed --last-failed-no-failures none || return 1
+    printf 'Passed alone, but not among the others (look into it):\n'
+    sed -n 's/^  "\(.*\)": true,\{0,1\}$/  \1/p' <<<"$again"
 }
 
 if $lab; then
