@@ -34,7 +34,7 @@ async def test_a_slow_connection_gets_help(house: OpenHouse, origin: Origin, tmp
     assert running.counts["stream.shared_out"] == 1
     assert origin.accepted > 2
     assert all(one.get("if-range") == FILE.etag for one in origin.requests[1:])
-    assert origin.sent["/f"] < 1.2 * FILE.size
+    assert origin.sent["/f"] < 1.6 * FILE.size  # what lies in the buffers of a connection that ends early is lost
     assert (await running.fetch("/f", "Cache-Control: only-if-cached")).sha256 == FILE.sha256()
 
 
