@@ -115,6 +115,22 @@ class Reply(web.StreamResponse):
             raise ValueError("a header holds a control character and was not sent")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
+    def take_head(self) -> bytes:
+        """The head, when it has not left yet; whoever takes it sends it, before anything else."""
+        writer: Any = self._payload_writer
+        head = writer._headers_buf  # noqa: SLF001
+        if not head or writer._headers_written:  # noqa: SLF001
+            return b""
+        writer._headers_buf, writer._headers_written = None, True  # noqa: SLF001
+        return bytes(head)
+
+    def went(self, length: int) -> None:
+        """So many bytes of the body went past the writer."""
+        writer: Any = self._payload_writer
+        writer.output_size += length
+        if writer.length is not None:
+            writer.length -= length
+
     async def write_eof(self, data: bytes = b"") -> None:
         if self.aborted:
             raise ConnectionResetError("the answer was aborted")
