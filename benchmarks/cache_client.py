@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.cache_origin import content
+from benchmarks.cache_origin import content, same
 
 BUFFER = 256 * 1024
 
@@ -70,7 +70,7 @@ class Get:
     def take(self, data: memoryview, now: float) -> bool:
         """Bytes that came. False: it is over."""
         if not self.status:
-            self.head += data
+            self.head += bytes(data)
             head, found, rest = self.head.partition(b"\r\n\r\n")
             if not found:
                 return True
@@ -81,12 +81,12 @@ class Get:
             if b"content-length: %d\r\n" % self.length not in (head + b"\r\n").lower():
                 self.error = f"length: not {self.length}: {head!r}"
                 return False
-            data = memoryview(rest)
+            data = memoryview(bytearray(rest))
         if not data:
             return True
         if self.first_byte_s is None:
             self.first_byte_s = now
-        if len(data) > self.length - self.got or data != content(self.name, self.offset + self.got, len(data)):
+        if len(data) > self.length - self.got or not same(data, content(self.name, self.offset + self.got, len(data))):
             self.error = f"wrong bytes after {self.got}"
             return False
         if self.hashing:

@@ -9,6 +9,7 @@ connection threw away counts, too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import random
@@ -29,17 +30,27 @@ MIB = 1024**2
 PERIOD = MIB + 4099  # no divisor of a block, so that blocks that changed places are seen
 SLICE = 256 * 1024
 
+_compare = ctypes.CDLL(None).memcmp
+_compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
 
 @cache
 def pattern(name: str) -> memoryview:
     """Two periods of what a file of this name is made of."""
-    return memoryview(random.Random(name).randbytes(PERIOD) * 2)
+    return memoryview(bytearray(random.Random(name).randbytes(PERIOD) * 2))
 
 
 def content(name: str, offset: int, length: int) -> memoryview:
     """Bytes of the file; ``length`` at most a period."""
     at = offset % PERIOD
     return pattern(name)[at : at + length]
+
+
+def same(one: memoryview, other: memoryview) -> bool:
+    """Whether two writable views have the same bytes. ``==`` of views looks at each byte alone: 100 times slower."""
+    size = len(one)
+    kind = ctypes.c_char * size
+    return size == len(other) and not _compare(kind.from_buffer(one), kind.from_buffer(other), size)
 
 
 def sha256(name: str, size: int) -> str:
