@@ -18,6 +18,7 @@ The rooms, in the order of a download's trip::
 * ``observe/``    counters, reports, logs; other rooms never import it, ``app.py`` hands counters in
 * ``admin/``      purges, warming, their audit log
 * ``client/``     the same engine without a server: ``fileproxy get``, ``fileproxy.download``, ``fileproxy.Client``
+* ``bench/``      the load generator of ``fileproxy bench load`` and ``stress``
 * ``cli/``        the ``fileproxy`` command
 
 Base files, for anyone: ``model.py`` (frozen values and Protocols that cross borders), ``errors.py`` (whose fault, try

@@ -4,7 +4,7 @@
 * ``serve.py``       serve                     * ``origin.py``  origin
 * ``lifecycle.py``   reload, stop, status      * ``check.py``   check
 * ``client.py``      health, stats             * ``doctor.py``  doctor
-* ``admin.py``       purge, warm               * ``bench.py``   bench
+* ``admin.py``       purge, warm               * ``bench.py``   bench; ``loading.py`` does bench load and stress
 * ``get.py``         get; ``getting.py`` does it, ``quick.py`` reads its usual options without typer
 * ``version.py``     version                   * ``completion.py``  completion
 

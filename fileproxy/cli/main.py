@@ -32,17 +32,20 @@ COMMANDS: dict[str, str] = {
     "get": "get:get",
     "doctor": "doctor:doctor",
     "origin": "origin:origin",
-    "bench": "bench:bench",
+    "bench": "bench:app",
     "version": "version:version",
     "completion": "completion:completion",
 }
 
 
 def load_command(name: str) -> click.Command:
-    """Import the file of the command ``name`` and build the command from its function."""
+    """Import the file of the command ``name`` and build the command from its function (or its group of them)."""
     module, _, function = COMMANDS[name].partition(":")
+    found = getattr(import_module(f"fileproxy.cli.{module}"), function)
+    if isinstance(found, typer.Typer):  # a command with commands of its own
+        return typer.main.get_command(found)
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    one.command(name=name)(getattr(import_module(f"fileproxy.cli.{module}"), function))
+    one.command(name=name)(found)
     return typer.main.get_command(one)
 
 

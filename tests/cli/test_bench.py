@@ -18,7 +18,19 @@ from tests.service import ROOT
 def test_an_installed_package_has_no_benchmarks_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
     with pytest.raises(Failed, match="checkout"):
-        bench.bench("network")
+        bench.network()
+
+
+def test_the_benchmarks_it_names_are_there() -> None:
+    there = [name for name in bench.BENCHMARKS if (bench.CHECKOUT / "benchmarks" / f"{name}.py").is_file()]
+    assert there == list(bench.BENCHMARKS)
+
+
+def test_words_are_handed_over_as_they_are(tmp_path: Path) -> None:
+    done = fileproxy("bench", "hits", "--help", cwd=tmp_path)
+    assert (done.returncode, "--connections" in done.stdout) == (0, True), done.stderr
+    done = fileproxy("bench", "hits", "--rounds", "x", cwd=tmp_path)
+    assert (done.returncode, "invalid int value: 'x'" in done.stderr) == (2, True), done.stderr
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
@@ -42,7 +54,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["relay"], "network"),
+        (["networks"], "network"),
         (["network", "alone"], "'single'"),
         (["network", "single", "--scenario", "awful"], "'very-poor'"),
         (["network", "single", "--direction", "up"], "'client'"),
