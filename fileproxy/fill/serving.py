@@ -143,11 +143,13 @@ class PeerServer:
                     data = await asyncio.to_thread(os.pread, piece.descriptor, length, at)
                     if len(data) != length:
                         raise UpstreamReset("a stored block was cut short")
-                    writer.write(wire.frame(wire.DATA, data))
+                    writer.writelines((wire.opening(wire.DATA, len(data)), data))
                     await writer.drain()
             else:
+                view = memoryview(piece)
                 for at in range(0, len(piece), PIECE):
-                    writer.write(wire.frame(wire.DATA, piece[at : at + PIECE] if len(piece) > PIECE else piece))
+                    part = view[at : at + PIECE]
+                    writer.writelines((wire.opening(wire.DATA, len(part)), part))
                     await writer.drain()
         writer.write(wire.frame(wire.END))
         await writer.drain()

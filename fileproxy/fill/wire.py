@@ -98,7 +98,12 @@ def specs_of(ranges: tuple[tuple[int | None, int | None], ...] | None) -> tuple[
 
 def frame(kind: bytes, data: bytes = b"") -> bytes:
     """One frame as it travels: kind, length, data."""
-    return kind + len(data).to_bytes(4, "big") + data
+    return opening(kind, len(data)) + data
+
+
+def opening(kind: bytes, length: int) -> bytes:
+    """What goes before so many bytes of data, for who does not want to copy them."""
+    return kind + length.to_bytes(4, "big")
 
 
 def message(kind: bytes, value: msgspec.Struct) -> bytes:
