@@ -75,6 +75,17 @@ class FileSlice:
     stamp: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PipeSlice:
+    """``length`` bytes that lie in a pipe (``descriptor``) and were never in this process.
+
+    Who gets one takes all of it out before asking for the next piece. See :class:`Piping`.
+    """
+
+    descriptor: int
+    length: int
+
+
 Piece = bytes | FileSlice
 
 
@@ -109,6 +120,15 @@ class Seekable(Protocol):
 
 class Nudged(Exception):
     """Who waited for a body's next bytes was told to look up (``Connected.nudge``). The body is as it was."""
+
+
+@runtime_checkable
+class Piping(Protocol):
+    """A body whose bytes need not pass through this process, where its reader can do with a pipe of them."""
+
+    def piped(self) -> AsyncIterator[Piece | PipeSlice]:
+        """To be read instead of the body itself: the same bytes."""
+        ...
 
 
 @runtime_checkable

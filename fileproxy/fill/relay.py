@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import cast
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.cache.validation import CONDITIONS
@@ -18,7 +19,19 @@ from fileproxy.fill.flight import BARREN_MOST, pause_s
 from fileproxy.fill.join import is_pinned
 from fileproxy.fill.values import Need, Source, Span
 from fileproxy.http.ranges import parse_content_range
-from fileproxy.model import Answer, Body, Counters, Meta, Piece, Seekable, Want, header, without
+from fileproxy.model import (
+    Answer,
+    Body,
+    Counters,
+    Meta,
+    Piece,
+    PipeSlice,
+    Piping,
+    Seekable,
+    Want,
+    header,
+    without,
+)
 
 
 def lasting(answer: Answer, want: Want, source: Callable[[], Source], clock: Clock, counters: Counters) -> Answer:
@@ -82,7 +95,14 @@ class LastingBody:
         self._clock = clock
         self._counters = counters
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        return cast(AsyncIterator[Piece], self._pieces(piped=False))
+
+    def piped(self) -> AsyncIterator[Piece | PipeSlice]:
+        """See ``model.Piping``. A connection's answer goes through a pipe when all of it is wanted."""
+        return self._pieces(piped=True)
+
+    async def _pieces(self, *, piped: bool) -> AsyncIterator[Piece | PipeSlice]:
         skip, barren = 0, 0
         while True:
             before = self._position
@@ -91,8 +111,14 @@ class LastingBody:
                 if got is None:
                     got, skip = await source.segment(self._meta, self._need, self._position, self._end)
                 span = Span(self._end, lambda: self._end)
-                self._body, skip = source.stream(self._meta, self._need, (got, skip), self._position, span)
-                async for piece in self._body:
+                body, skip = source.stream(self._meta, self._need, (got, skip), self._position, span)
+                self._body = body
+                wholly = skip == 0 and body.length == self._end - self._position
+                async for piece in body.piped() if piped and wholly and isinstance(body, Piping) else body:
+                    if isinstance(piece, PipeSlice):
+                        self._position += piece.length
+                        yield piece
+                        continue
                     assert isinstance(piece, bytes)
                     wanted = piece[skip : skip + self._end - self._position] if skip else piece
                     skip -= min(skip, len(piece))

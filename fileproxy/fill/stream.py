@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -28,7 +28,7 @@ from fileproxy.control.segments import Rest, hedge_budget, late, segment_length,
 from fileproxy.errors import ConnectRefused, FileChanged, FileProxyError, Shed, Truncated, UpstreamReset
 from fileproxy.fill.lanes import Lanes
 from fileproxy.fill.parts import NoParts
-from fileproxy.model import Body, Connected, Counters, Nudged
+from fileproxy.model import Body, Connected, Counters, Nudged, Piece, PipeSlice, Piping
 from fileproxy.tasks import Tasks
 
 TICK_S = 0.1
@@ -114,7 +114,8 @@ class Stream:
         self.at = at
         self._end = end
         self._body: Body | None = body
-        self._pieces = aiter(body)
+        self._plain = aiter(body)
+        self._pieces: AsyncIterator[Piece | PipeSlice] = self._plain
         self._skip = skip
         self._ask = ask
         self._lanes = lanes
@@ -144,7 +145,20 @@ class Stream:
     def __aiter__(self) -> Stream:
         return self
 
+    def piped(self) -> AsyncIterator[Piece | PipeSlice]:
+        """See ``model.Piping``: as long as one connection is enough, and all of its answer is wanted."""
+        body: object = self._body
+        if isinstance(body, Piping) and not self._skip and getattr(body, "length", None) == self.length:
+            self._pieces = body.piped()
+        return _Piped(self)
+
     async def __anext__(self) -> bytes:
+        piece = await self.next_piece()
+        assert isinstance(piece, bytes)
+        return piece
+
+    async def next_piece(self) -> bytes | PipeSlice:
+        """The next piece, in a pipe only after :meth:`piped`."""
         if not self._begun:
             self._begun = True
             if self._lanes.remembered(self._clock.now()) > 1 and self._end - self.at > 2 * FEWEST_LEFT:
@@ -155,7 +169,7 @@ class Stream:
 
     # --- one connection -----------------------------------------------------------------------------------------------
 
-    async def _from_one(self) -> bytes | None:
+    async def _from_one(self) -> bytes | PipeSlice | None:
         """The next bytes of the answer at hand; None when it was too slow and was shared out."""
         patience, clock = self._patience, self._clock
         while True:
@@ -168,6 +182,10 @@ class Stream:
                 patience.came(0, clock.now())
                 self._share_out()
                 return None
+            if isinstance(piece, PipeSlice):
+                patience.came(piece.length, clock.now())
+                self.at += piece.length
+                return piece
             assert isinstance(piece, bytes)
             patience.came(len(piece), clock.now())
             if self._skip:
@@ -208,6 +226,7 @@ class Stream:
         self._parts.append(part)
         body, self._body = self._body, None
         assert body is not None
+        self._pieces = self._plain  # parts are put together here
         # What it brought before counts for how fast it is.
         pump = Pump(part, self.at - self._skip, now, now - patience.silent_s(now), mirror=self._mirror, body=body)
         if patience.rate:
@@ -521,6 +540,21 @@ class Stream:
                 await pump.body.aclose()  # of one that never got to its first step
         self._parts.clear()
         self._count()
+
+
+class _Piped:
+    """A stream read by who takes pipes."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Piped:
+        return self
+
+    async def __anext__(self) -> bytes | PipeSlice:
+        return await self._stream.next_piece()
 
 
 def _connected(body: object) -> Connected | None:

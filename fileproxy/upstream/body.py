@@ -1,21 +1,31 @@
-"""The bytes of an upstream's answer, handed on as they land. A body ends with its end proved, or raises."""
+"""The bytes of an upstream's answer, handed on as they land. A body ends with its end proved, or raises.
+
+A long one whose length is known can go on through a tube (``tube.py``) while its reader takes pipes. What aiohttp read
+before is handed on first; from then on its parser sees nothing more of this answer, so the end is ours to tell it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import aiohttp
 
 from fileproxy.clock import Clock
 from fileproxy.control.quality import Quality
 from fileproxy.errors import FileProxyError, IdleTimeout, Truncated, UpstreamReset
-from fileproxy.model import Nudged
+from fileproxy.model import Nudged, Piece, PipeSlice
 from fileproxy.tcpinfo import NetPath
 from fileproxy.upstream.progress import ProgressMeter
 from fileproxy.upstream.translate import translate
+from fileproxy.upstream.tube import Tube, Tubes
 from fileproxy.upstream.watch import Watch
+
+WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
+_T = TypeVar("_T")
 
 
 class HttpBody:
@@ -30,6 +40,7 @@ class HttpBody:
         address: ``host:port`` for error texts.
         watch: looks at the connection now and then; None where nothing is to be learned.
         idle_s: the time ``meter`` allows on a path of such quality; None: it stays as it is.
+        tubes: where a tube is had from; None: never.
     """
 
     def __init__(
@@ -44,6 +55,7 @@ class HttpBody:
         address: str,
         watch: Watch | None = None,
         idle_s: Callable[[Quality | None], float] | None = None,
+        tubes: Tubes | None = None,
     ) -> None:
         self.length = length
         self.framed = framed
@@ -57,6 +69,8 @@ class HttpBody:
         self._watch = watch
         self._look_at = math.inf if watch is None else watch.next_at
         self._idle_s = idle_s
+        self._tubes = tubes  # None: it is settled whether there is a tube
+        self._tube: Tube | None = None
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -91,6 +105,10 @@ class HttpBody:
             raise StopAsyncIteration
         return piece
 
+    def piped(self) -> AsyncIterator[Piece | PipeSlice]:
+        """See ``model.Piping``. May be left for the body itself between two pieces."""
+        return _Piped(self)
+
     @property
     def received(self) -> int:
         """Bytes that came so far."""
@@ -115,13 +133,15 @@ class HttpBody:
     async def _read(self) -> bytes:
         if self._closed:
             raise UpstreamReset(f"{self._address}: the body was closed")
+        if self._tube is not None:
+            return await self._drawn(self._tube)
         content = self._content
         try:
             if content.total_bytes > self._received or content.is_eof():
                 data = await content.readany()
-                self._meter.record(len(data), 0.0)
             else:
-                data = await self._wait()
+                data = await self._wait(content.readany)
+            self._meter.record(len(data), 0.0)
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             # aiohttp raises before it hands on what had come in time; the next read finds the error again.
             data = content._read_nowait(-1)  # noqa: SLF001 - read_nowait() raises, too
@@ -135,11 +155,15 @@ class HttpBody:
                 raise UpstreamReset(f"{self._address}: the connection broke after byte {self._received}")
             self._forget()
             return b""
-        self._received += len(data)
-        self._on_bytes(len(data))
+        self._note(len(data))
+        return data
+
+    def _note(self, amount: int) -> None:
+        """So many bytes of the body came."""
+        self._received += amount
+        self._on_bytes(amount)
         if self._received >= self._look_at:
             self._look()
-        return data
 
     def _look(self) -> None:
         assert self._watch is not None
@@ -148,11 +172,94 @@ class HttpBody:
         if self._idle_s is not None:
             self._meter.idle_s = self._idle_s(quality)
 
-    async def _wait(self) -> bytes:
+    # --- through a tube -----------------------------------------------------------------------------------------------
+
+    def _ready_for_tube(self) -> bool:
+        """A tube is laid, or can be laid now: it is worth it, and nothing that aiohttp has read waits to be read."""
+        if self._tube is not None:
+            return True
+        if self._tubes is None or self._closed:
+            return False
+        content, protocol = self._content, self._response.connection and self._response.connection.protocol
+        if self.length is None or self.length - self._received < WORTH_BYTES or protocol is None:
+            self._tubes = None
+            return False
+        # Paused, it may hold bytes that it has not parsed.
+        waits = content.total_bytes > self._received or content.is_eof() or content.exception() is not None
+        if waits or protocol._reading_paused or protocol.transport is None:  # noqa: SLF001 - nothing public tells
+            return False
+        self._tube, self._tubes = self._tubes.lay(protocol.transport), None
+        return self._tube is not None
+
+    async def next_piped(self) -> Piece | PipeSlice:
+        """The next piece, in a pipe if that can be."""
+        if self._first is not None or not self._ready_for_tube() or self._received == self.length:
+            return await anext(self)
+        tube = self._tube
+        assert tube is not None
+        try:
+            return PipeSlice(tube.outlet, await self._through(tube, tube.splice))
+        except _CannotSplice:
+            return await anext(self)
+        except FileProxyError as error:
+            self._end(error)
+            raise
+
+    async def _drawn(self, tube: Tube) -> bytes:
+        """The next bytes through the tube, b"" at the end."""
+        if self._received == self.length:
+            self._let_go()
+            return b""
+        data = b""
+
+        def read(most: int) -> int:
+            nonlocal data
+            data = tube.read(most)
+            return len(data)
+
+        await self._through(tube, read)
+        return data
+
+    async def _through(self, tube: Tube, move: Callable[[int], int]) -> int:
+        """``move`` (at most so many bytes) as soon as there are any; how many it were."""
+        assert self.length is not None
+        while True:
+            if self._closed or self._lost is None or self._lost.done():
+                raise UpstreamReset(f"{self._address}: the connection broke after byte {self._received}")
+            try:
+                amount = move(self.length - self._received)
+            except BlockingIOError:
+                await self._wait(tube.readable)
+                continue
+            except OSError as error:
+                if error.errno == errno.EINVAL and move == tube.splice:
+                    raise _CannotSplice from error
+                raise translate(error, self._address) from error
+            if not amount:
+                raise Truncated(f"{self._address}: {self._received} of {self.length} bytes came")
+            self._meter.record(amount, 0.0)
+            self._note(amount)
+            return amount
+
+    def _let_go(self) -> None:
+        """The whole answer went through the tube: aiohttp is told, and has its connection back.
+
+        What arrives on it unasked must not be taken for more of this body, so its parser goes.
+        """
+        assert self._tube is not None
+        self._forget()
+        self._tube.close()
+        self._tube = None
+        connection = self._response.connection
+        if connection is not None and connection.protocol is not None:
+            connection.protocol._parser = None  # noqa: SLF001
+        self._content.feed_eof()
+
+    async def _wait(self, readable: Callable[[], Awaitable[_T]]) -> _T:
         since = self._clock.now()
         try:
             async with asyncio.timeout(self._meter.allowance_s) as self._deadline:
-                data = await self._content.readany()
+                found = await readable()
         except TimeoutError as error:
             if self._nudged:
                 waited_s = self._clock.now() - since
@@ -167,8 +274,8 @@ class HttpBody:
             self._deadline, self._nudged = None, False
         waited_s = self._clock.now() - since
         self.waited_s += waited_s
-        self._meter.record(len(data), waited_s)
-        return data
+        self._meter.record(0, waited_s)
+        return found
 
     def nudge(self) -> None:
         """See ``model.Connected``."""
@@ -178,6 +285,8 @@ class HttpBody:
 
     def _on_lost(self, lost: asyncio.Future[None]) -> None:
         error = None if lost.cancelled() else lost.exception()
+        if self._tube is not None:
+            self._tube.wake()
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(
                 aiohttp.ClientPayloadError("the connection was lost inside the body") if error is None else error
@@ -195,6 +304,9 @@ class HttpBody:
 
     def _abort(self) -> None:
         """Close without waiting for anything still on its way (also under TLS, which would say goodbye first)."""
+        if self._tube is not None:
+            self._tube.close()
+            self._tube = None
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
@@ -207,11 +319,32 @@ class HttpBody:
         self._closed = True
         self._end(None)
         self._first = None
+        if self._tube is not None and self._received == self.length:
+            self._let_go()
         self._forget()
         if self._content.is_eof():
             self._response.close()
         else:
             self._abort()
+
+
+class _Piped:
+    """Not a generator: one ends when it is nudged."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: HttpBody) -> None:
+        self._body = body
+
+    def __aiter__(self) -> _Piped:
+        return self
+
+    async def __anext__(self) -> Piece | PipeSlice:
+        return await self._body.next_piped()
+
+
+class _CannotSplice(Exception):
+    """The kernel does not splice this connection."""
 
 
 def _look_at(lost: asyncio.Future[None]) -> None:

@@ -21,6 +21,7 @@ from fileproxy.upstream.attempt import TRACE
 from fileproxy.upstream.names import Names
 from fileproxy.upstream.request import ExactRequest, WiredResponse
 from fileproxy.upstream.translate import AddressRefused
+from fileproxy.upstream.tube import Tubes
 
 # aiohttp would add these on its own; what the client did not say is not said for it.
 _INVENTED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -94,6 +95,7 @@ class Connections:
         self._granted: dict[str, Any] | None = None
         self._refused: dict[str, str] = {}
         self.response_head = response_head
+        self.tubes = Tubes(counters)
 
     @property
     def session(self) -> aiohttp.ClientSession:

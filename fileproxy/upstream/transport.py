@@ -245,6 +245,7 @@ class HttpTransport:
             address=self.place.address,
             watch=watch,
             idle_s=self._idle_of if self._idle_by_quality else None,
+            tubes=self._connections.tubes if lengths else None,
         )
 
     def _count(self, amount: int) -> None:
