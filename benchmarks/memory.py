@@ -58,7 +58,9 @@ def pss(service: Service) -> int:
 
 def kernel() -> int:
     """Bytes that all TCP sockets of this network namespace hold."""
-    words = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")).split()
+    words = next(
+        line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")
+    ).split()
     return int(words[words.index("mem") + 1]) * PAGE
 
 
@@ -178,8 +180,8 @@ def table(everything: dict[str, Figures]) -> str:
         "# Memory of connections",
         "",
         "Made by `python -m benchmarks.memory`; one worker; each row is of the last run of its case (`memory.json`).",
-        "Bytes of the service are proportional set size, its growth divided by the clients; the kernel's are of all TCP",
-        "sockets on the machine, so both ends of each connection are in it, and the origin's.",
+        "Bytes of the service are proportional set size, its growth divided by the clients; the kernel's are of all",
+        "TCP sockets on the machine, so both ends of each connection are in it, and the origin's.",
         "",
         "| case | clients | KiB a client | at most | met | kernel KiB a client | MiB before, highest, after | CPU s |",
         "|---|---|---|---|---|---|---|---|",
@@ -193,7 +195,7 @@ def table(everything: dict[str, Figures]) -> str:
         )
     lines += [
         "",
-        "`slow`: a file of 1 GiB from the disk cache at 100 KiB/s each. `relay`: the same, kept nowhere, from the origin.",
+        "`slow`: a file of 1 GiB from the disk cache at 100 KiB/s each. `relay`: the same, relayed, kept nowhere.",
         "`idle`: kept connections after one answer by the fast front; `idle-handler`: after one by aiohttp's handler.",
         "",
     ]

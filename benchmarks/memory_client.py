@@ -1,4 +1,4 @@
-"""The clients of ``memory.py``: thousands of connections in one process, one epoll loop, nothing kept of what they read.
+"""The clients of ``memory.py``: thousands of connections in one process, one epoll loop, nothing kept.
 
 Run as a program; it speaks with whoever started it by lines: a JSON object when all connections stand (``slow``: their
 heads have come and they read at their pace; ``idle``: each had one whole answer), another one when its input ends.

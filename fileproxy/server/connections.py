@@ -90,7 +90,7 @@ class Connections:
         self.policy = policy
         self.counters = counters
         self.clock = clock
-        self.fast = fast
+        self.answer = None if fast is None else fast.answer
         self.draining = False
         self._server = server
         self._tune = tune
@@ -98,7 +98,7 @@ class Connections:
         self._open: set[Front] = set()
         self._turned_away: set[Front] = set()  # told so, and not closed yet
         self._per_client: Counter[str] = Counter()
-        self._paces: dict[Front, ClientPace] = {}  # of the connections that have a handler
+        self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
 
     def __call__(self) -> Front:
@@ -153,12 +153,14 @@ class Connections:
                 del self._per_client[front.peer]
 
     def handler(self, front: Front, transport: Tap) -> Serving:
-        """The aiohttp handler of a connection's first request."""
+        """The aiohttp handler of a connection's first request, or of one after a rest."""
         handler = Serving(self._server, front, self._loop)
         handler.connection_made(transport)
         if self._tune is not None and (sock := transport.get_extra_info("socket")) is not None:
             self._tune(sock)
-        if (pace := paced(front.transport, self.granted, self._look)) is not None:
+        if (pace := self._paces.get(front)) is not None:
+            handler.pace = pace
+        elif (pace := paced(front.transport, self.granted, self._look)) is not None:
             handler.pace = self._paces[front] = pace
             pace.ended()
         return handler

@@ -26,9 +26,11 @@ from fileproxy.server.serving import Serving
 
 if TYPE_CHECKING:
     from fileproxy.server.connections import Connections
+    from fileproxy.server.fast import Block
 
 LINGER_S = 2.0  # how long input is thrown away after our last byte
 LINGER_BYTES = 1024 * 1024  # and how much of it
+REST_S = 1.0  # an idle connection keeps its handler so long: it weighs five times the rest, and is soon made anew
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
@@ -50,7 +52,7 @@ class Ends(asyncio.Protocol):
     __slots__ = (
         "_answered", "_at", "_body", "_body_held", "_body_started", "_body_taken", "_buffered", "_connections", "_eof",
         "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_served", "_since", "_thrown_away",
-        "_transport", "ending", "head", "peer", "phase", "raw", "written",
+        "_transport", "block", "ending", "head", "peer", "phase", "raw", "written",
     )  # fmt: skip
 
     head: Head  # not set before the first request that was handed on
@@ -62,6 +64,7 @@ class Ends(asyncio.Protocol):
         self.phase = Phase.IDLE
         self.ending = "client_gone"
         self.raw = b""  # the head as it came, where its answer may be tabled (fast.py)
+        self.block: Block | None = None  # the last one that fast.py knew
         self.written = False
         self._handler: Serving | None = None
         self._held = b""  # came, but not handed on
@@ -172,6 +175,10 @@ class Ends(asyncio.Protocol):
                 self._close()
             elif self._connections.draining:
                 self.drain()
+            elif self._handler is not None and now - self._since >= REST_S:
+                self._handler.retire()
+                self._handler = None
+                del self.head
         elif self.phase is Phase.HEAD:
             if now - self._since >= policy.head_timeout:
                 detail = f"The request head did not come within {policy.head_timeout:g} s."

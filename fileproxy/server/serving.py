@@ -62,6 +62,11 @@ class Serving(web.RequestHandler):
         """What runs the requests, until it has ended."""
         return self._task_handler
 
+    def retire(self) -> None:
+        """End for good while nothing is being served; the connection stays open."""
+        self.transport = None  # which it would close
+        self.connection_lost(None)
+
     def spoil(self, error: Exception) -> None:
         """Whoever reads the body of the request taken last gets ``error``."""
         if self._body is not None:
