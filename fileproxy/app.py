@@ -161,7 +161,13 @@ class House:
         ).api
         app = web.Application()
         app.router.register_resource(
-            _Everything(Handler(self._service, Delivery(self._readers, lambda: self._caching.chunk), RouteCors(app)))
+            _Everything(
+                Handler(
+                    self._service,
+                    Delivery(self._readers, lambda: self._caching.chunk, self._counters),
+                    RouteCors(app),
+                )
+            )
         )
         self._runner = web.AppRunner(
             app,

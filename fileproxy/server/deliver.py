@@ -1,7 +1,10 @@
 """6 DELIVER: a body to its client, with backpressure.
 
-What is held for one download is at most what the connection's write buffer takes plus one piece, however slow the
-client is. A client that takes less than 1 KiB in an idle window is given up (law 3: progress is the deadline).
+A dispatcher: ``Delivery.send`` takes the body piece by piece, and each goes by the cheapest mechanism that can carry
+it: bytes through the transport, a slice of a file by ``sendfile.py``, or read in a thread where that cannot be, what
+lies in a pipe by ``splice.py``.
+``Course`` is what they share. What is held for one download is at most what the connection's write buffer takes plus
+one piece, however slow the client is. A client that takes less than 1 KiB in an idle window is given up (law 3).
 """
 
 from __future__ import annotations
@@ -10,22 +13,131 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import cast
 
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 
 from fileproxy.errors import ClientGone, ClientStalled, FileChanged
-from fileproxy.model import Body, FileSlice
+from fileproxy.model import Body, Counters, FileSlice, PipeSlice, Piping
+from fileproxy.server.front import front_of
 from fileproxy.server.pace import LOOK_BYTES, ClientPace
 from fileproxy.server.reply import Reply
 from fileproxy.server.running import Held
+from fileproxy.server.sendfile import PROGRESS_FLOOR, TURN, Outlet, descriptor_of
+from fileproxy.server.splice import spout_of
 
-TURN = 1024 * 1024  # bytes a download may write before others get their turn: kernels take several times this at once
-PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
+# What may lie between us and a client, in its socket and ours. ``sendfile`` hands over pages, not bytes: a file changed
+# in place changes them under way. So of what may change the last so much is copied: when the check before its last byte
+# finds the file as it was, the pages have arrived.
+IN_FLIGHT = 16 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
+
+
+class Course:
+    """One body on its way: where it goes, and what is noted of it."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        reply: Reply,
+        writer: StreamWriter,
+        *,
+        idle_s: float,
+        on_first_byte: Callable[[], None],
+        on_bytes: Callable[[int], None],
+        held: Held,
+    ) -> None:
+        self.reply = reply
+        self.writer = writer
+        self.idle_s = idle_s
+        self.held = held
+        self.pace: ClientPace | None = getattr(request.protocol, "pace", None)
+        self.sent = 0  # bytes of the body
+        self._front = front_of(request)
+        self._on_first_byte: Callable[[], None] | None = on_first_byte
+        self._on_bytes = on_bytes
+        self._turn = TURN
+
+    @property
+    def limit(self) -> int | None:
+        """The most bytes of one write, as the client's path deserves; None = pieces as they come."""
+        return None if self.pace is None else self.pace.write
+
+    def begun(self) -> None:
+        """The head is out."""
+        if self._on_first_byte is not None:
+            self._on_first_byte()
+            self._on_first_byte = None
+
+    def passed(self, length: int) -> None:
+        """So many bytes of the body were handed over."""
+        self.begun()
+        self.sent += length
+        self._on_bytes(length)
+
+    def past_the_writer(self, length: int) -> None:
+        """The same, when they went to the socket directly; 0: (part of) the head did."""
+        self._front.written = True
+        self.reply.went(length)
+        if length:
+            self.passed(length)
+        else:
+            self.begun()
+
+    @property
+    def most(self) -> int:
+        """Bytes to hand over past the transport at once."""
+        return self.limit or TURN
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Through the transport, as pieces its path deserves; waits while the client does not take them."""
+        if self.limit is None:
+            await self._write(data)
+            return
+        rest = memoryview(data)
+        while rest:
+            most = self.limit or len(rest)
+            await self._write(rest[:most])
+            rest = rest[most:]
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        await self.writer.write(data, drain=False)
+        if self.writer.protocol.writing_paused:
+            self.passed(len(data))
+            await self.taken()
+            self._turn = TURN
+        else:
+            await self.turned(len(data), False)
+
+    async def turned(self, length: int, waited: bool) -> None:
+        """So many bytes were handed over, and the client ``waited`` for or not: others get their turn."""
+        self.passed(length)
+        self._turn = TURN if waited else self._turn - length
+        if self._turn <= 0:
+            await asyncio.sleep(0)
+            self._turn = TURN
+
+    async def taken(self) -> None:
+        """Wait until the client has taken enough that more may be written. Raises ClientStalled."""
+        self.held.by_client = True
+        await _taken(self.writer, self.idle_s)
+        self.held.by_client = False
+
+    async def flushed(self) -> None:
+        """Wait until the transport has nothing left to write, so that others may. Raises ClientStalled."""
+        transport = self.writer.transport
+        if transport is None or not transport.get_write_buffer_size():
+            return
+        low, high = transport.get_write_buffer_limits()
+        transport.set_write_buffer_limits(high=0)
+        try:
+            await self.taken()
+        finally:
+            transport.set_write_buffer_limits(high=high, low=low)
 
 
 class Delivery:
@@ -35,9 +147,10 @@ class Delivery:
     once now (the memory manager lowers it).
     """
 
-    def __init__(self, readers: Executor, chunk: Callable[[], int]) -> None:
+    def __init__(self, readers: Executor, chunk: Callable[[], int], counters: Counters) -> None:
         self._readers = readers
         self._chunk = chunk
+        self._counters = counters
 
     async def send(
         self,
@@ -56,61 +169,95 @@ class Delivery:
         ``held`` is told while it is the client that is waited for. Writes are as long as its path deserves.
         Raises ClientGone, ClientStalled, or what the body raises.
         """
-        held = held or Held()
-        pace: ClientPace | None = getattr(request.protocol, "pace", None)
-        sent = 0
         try:
             writer = cast(StreamWriter, await reply.prepare(request))
-            if request.method == "HEAD" or body.length == 0:
-                on_first_byte()
-            else:
-                first, turn = True, TURN
-                async for piece in self._bytes_of(body, pace):
-                    await writer.write(piece, drain=False)
-                    if first:
-                        on_first_byte()
-                        first = False
-                    on_bytes(len(piece))
-                    turn -= len(piece)
-                    sent += len(piece)
-                    if writer.protocol.writing_paused:
-                        held.by_client = True
-                        await _taken(writer, idle_s)
-                        held.by_client = False
-                        turn = TURN
-                    elif turn <= 0:
-                        await asyncio.sleep(0)
-                        turn = TURN
-                if first:
-                    on_first_byte()
+            course = Course(
+                request,
+                reply,
+                writer,
+                idle_s=idle_s,
+                on_first_byte=on_first_byte,
+                on_bytes=on_bytes,
+                held=held or Held(),
+            )
+            if request.method != "HEAD" and body.length != 0:
+                await self._pass(course, body)
+            course.begun()
             await reply.write_eof()
             if writer.protocol.writing_paused:
-                held.by_client = True
-                await _taken(writer, idle_s)
-            if pace is not None and sent >= LOOK_BYTES:
-                pace.ended()
+                await course.taken()
+            if course.pace is not None and course.sent >= LOOK_BYTES:
+                course.pace.ended()
         except ConnectionError as error:
             raise ClientGone("The client closed its connection.") from error
 
-    async def _bytes_of(self, body: Body, pace: ClientPace | None) -> AsyncIterator[bytes | memoryview]:
-        async for piece in body:
-            if isinstance(piece, bytes):
-                if pace is None or pace.write is None or len(piece) <= pace.write:
-                    yield piece
+    async def _pass(self, course: Course, body: Body) -> None:
+        """Each piece by the mechanism that suits it."""
+        outlet: Outlet | None = None
+        spout = spout_of(course) if isinstance(body, Piping) else None
+        try:
+            async for piece in body.piped() if spout is not None and isinstance(body, Piping) else body:
+                if isinstance(piece, bytes):
+                    await course.write(piece)
                     continue
-                rest = memoryview(piece)
-                while rest:
-                    most = pace.write or len(rest)
-                    yield rest[:most]
-                    rest = rest[most:]
-                continue
-            offset, left = piece.offset, piece.length
-            while left:
-                most = self._chunk() if pace is None or pace.write is None else pace.write
-                data = await self._read(piece, offset, min(left, most))
-                offset += len(data)
-                left -= len(data)
-                yield data
+                if isinstance(piece, PipeSlice):
+                    assert spout is not None
+                    await spout.send(piece)
+                    continue
+                direct = _direct(piece, None if body.length is None else body.length - course.sent)
+                if direct and outlet is None:
+                    outlet = self._outlet(course)
+                await self._slice(course, piece, direct, outlet)
+        finally:
+            if outlet is not None:
+                outlet.close()
+            if spout is not None:
+                spout.close()
+
+    async def _slice(self, course: Course, piece: FileSlice, direct: int, outlet: Outlet | None) -> None:
+        """A part of a file: ``direct`` bytes of it past the transport where that can be, the rest copied."""
+        if direct and outlet is not None:
+            await course.flushed()
+            if piece.stamp is not None:
+                _check(piece)
+            ahead, left = await outlet.send(course.reply.take_head(), replace(piece, length=direct))
+            if ahead:
+                await course.writer.write(ahead, drain=False)
+            done = direct - left
+            piece = replace(piece, offset=piece.offset + done, length=piece.length - done)
+        await self._copy(course, piece)
+
+    def _outlet(self, course: Course) -> Outlet | None:
+        writer = course.writer
+        if writer.chunked or writer._compress is not None:  # noqa: SLF001
+            return None
+        descriptor = descriptor_of(writer.transport)
+        if descriptor is None or writer.transport is None:
+            return None
+
+        def went(length: int) -> None:
+            course.past_the_writer(length)
+            self._counters.add("bytes.sendfile", length)
+
+        return Outlet(
+            writer.transport,
+            descriptor,
+            self._readers,
+            idle_s=course.idle_s,
+            most=lambda: course.most,
+            went=went,
+            held=course.held,
+        )
+
+    async def _copy(self, course: Course, piece: FileSlice) -> None:
+        """A slice, read in a thread and written like any bytes."""
+        offset, left = piece.offset, piece.length
+        while left:
+            most = course.limit or self._chunk()
+            data = await self._read(piece, offset, min(left, most))
+            offset += len(data)
+            left -= len(data)
+            await course.write(data)
 
     async def _read(self, piece: FileSlice, offset: int, length: int) -> bytes:
         """One read in a thread. The descriptor is duplicated: a cancelled download may close its own at once."""
@@ -122,6 +269,19 @@ class Delivery:
             if job.cancel():  # it never started, so nobody else will close it
                 os.close(duplicate)
             raise
+
+
+def _direct(piece: FileSlice, left: int | None) -> int:
+    """How much of a slice may go by ``sendfile``, of a body of which ``left`` bytes are still to be sent (pure)."""
+    if left is None:
+        return 0
+    return piece.length if piece.stamp is None else max(0, min(piece.length, left - IN_FLIGHT))
+
+
+def _check(piece: FileSlice) -> None:
+    status = os.fstat(piece.descriptor)
+    if (status.st_size, status.st_mtime_ns) != piece.stamp:
+        raise FileChanged("The file changed while it was being sent.")
 
 
 def _read_and_close(descriptor: int, offset: int, length: int, stamp: tuple[int, int] | None) -> bytes:
