@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fileproxy.server.deliver import Course
 
 COPY = 64 * 1024  # bytes of a piece that must be copied, at once
-TURN = 1024 * 1024  # bytes after which others get their turn
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
+_FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
 
 class Spout:
@@ -29,75 +29,105 @@ class Spout:
 
     def __init__(self, course: Course) -> None:
         self._course = course
-        self._target = -1
+        self._loop = asyncio.get_running_loop()
+        self._target = -1  # the duplicate
+        self._source = -1  # the pipe, and what of it is still to be sent
+        self._left = 0
         self._refused = False  # the kernel does not splice to this socket
-        self._turn = TURN
+        self._settled: asyncio.Future[None] | None = None  # while the client is waited for
+        self._timer: asyncio.TimerHandle | None = None
+        self._moved = 0  # bytes that went to the socket
+        self._taken = 0  # of them by the client, when last looked at
 
     async def send(self, piece: PipeSlice) -> None:
         """All of ``piece``. Raises ConnectionError when the client is gone, ClientStalled."""
-        left = piece.length
-        if not self._refused:
-            self._course.writer.send_headers()
-            await self._course.flushed()
-        while left:
-            most = min(left, self._course.most)
-            moved = await self._copied(piece.descriptor, most) if self._refused else self._spliced(piece, most)
-            left -= moved
-            if not moved and not self._refused:
-                await self._writable()
-        if self._turn <= 0:
-            await asyncio.sleep(0)
-            self._turn = TURN
+        course = self._course
+        course.writer.send_headers()
+        await course.flushed()
+        self._source, self._left = piece.descriptor, piece.length
+        waited = not self._push()
+        if waited:
+            await self._watched()
+        while self._left:
+            data = os.read(self._source, min(self._left, COPY))
+            self._left -= len(data)
+            await course.write(data)
+        if not waited:
+            await asyncio.sleep(0)  # others get their turn
 
-    def _spliced(self, piece: PipeSlice, most: int) -> int:
-        """So many bytes went; 0: the client must be waited for, or (``_refused``) this does not work here."""
-        target = self._descriptor()
-        try:
-            moved = os.splice(piece.descriptor, target, most, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
-        except BlockingIOError:
-            return 0
-        except ConnectionError:
-            raise
-        except OSError:
-            self._refused = True
-            return 0
-        self._course.past_the_writer(moved)
-        self._turn -= moved
-        return moved
-
-    async def _copied(self, descriptor: int, most: int) -> int:
-        data = os.read(descriptor, min(most, COPY))
-        await self._course.write(data)
-        return len(data)
-
-    def _descriptor(self) -> int:
-        transport = self._course.writer.transport
+    def _push(self) -> bool:
+        """What the socket takes now. Whether that is all that goes this way."""
+        course = self._course
+        transport = course.writer.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the connection was closed")
         if self._target < 0:
             self._target = os.dup(transport.get_extra_info("socket").fileno())
-        return self._target
-
-    async def _writable(self) -> None:
-        """Wait until the socket takes more. Raises ClientStalled when the client takes too little meanwhile."""
-        loop, target, course = asyncio.get_running_loop(), self._descriptor(), self._course
-        ready = asyncio.Event()
-        before = _unacknowledged(target)
-        loop.add_writer(target, ready.set)
-        course.held.by_client = True
+        before = self._left
         try:
-            while not await _within(course.idle_s, ready):
-                left = _unacknowledged(target)
-                if before - left < PROGRESS_FLOOR:
-                    raise ClientStalled(f"The client took less than {PROGRESS_FLOOR} bytes in {course.idle_s:g} s.")
-                before = left
+            while self._left and not self._refused:
+                moved = os.splice(self._source, self._target, min(self._left, course.most), flags=_FLAGS)
+                self._left -= moved
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            raise
+        except OSError:
+            self._refused = True
         finally:
-            course.held.by_client = False
-            loop.remove_writer(target)
-        self._turn = TURN
+            if before > self._left:
+                self._moved += before - self._left
+                course.past_the_writer(before - self._left)
+        return True
+
+    # --- the socket is full -------------------------------------------------------------------------------------------
+
+    async def _watched(self) -> None:
+        """Send whenever the socket takes more."""
+        held, loop = self._course.held, self._loop
+        settled = self._settled = loop.create_future()
+        self._taken = self._moved - _unacknowledged(self._target)
+        self._timer = loop.call_later(self._course.idle_s, self._look)
+        loop.add_writer(self._target, self._ready)
+        held.by_client = True
+        try:
+            await settled
+        finally:
+            held.by_client = False
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        self._settled = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._loop.remove_writer(self._target)
+
+    def _ready(self) -> None:
+        settled = self._settled
+        if settled is None or settled.done():
+            return
+        try:
+            if self._push():
+                settled.set_result(None)
+        except ConnectionError as error:
+            settled.set_exception(error)
+
+    def _look(self) -> None:
+        """An idle window has passed. What a slow client took shows in the kernel long before there is room for more."""
+        settled = self._settled
+        if settled is None or settled.done():
+            return
+        taken, idle_s = self._moved - _unacknowledged(self._target), self._course.idle_s
+        if taken - self._taken < PROGRESS_FLOOR:
+            settled.set_exception(ClientStalled(f"The client took less than {PROGRESS_FLOOR} bytes in {idle_s:g} s."))
+            return
+        self._taken = taken
+        self._timer = self._loop.call_later(idle_s, self._look)
 
     def close(self) -> None:
         """Let go of the duplicate; the connection stays."""
+        self._unwatch()
         target, self._target = self._target, -1
         if target >= 0:
             os.close(target)
@@ -112,14 +142,6 @@ def spout_of(course: Course) -> Spout | None:
     if transport.get_extra_info("socket") is None or transport.get_extra_info("sslcontext") is not None:
         return None
     return Spout(course)
-
-
-async def _within(seconds: float, ready: asyncio.Event) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await ready.wait()
-    except TimeoutError:
-        return False
 
 
 def _unacknowledged(descriptor: int) -> int:
