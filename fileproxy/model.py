@@ -12,7 +12,7 @@ Laws kept here:
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -285,6 +285,7 @@ class Want:
     id: str = ""  # of the ask; the parallel requests of one download have the same
     client: str = ""  # who asks (Ask.client): those who wait take turns; a fill is its first asker's
     avoid: frozenset[str] = frozenset()  # labels of mirrors that are asked only when there is no other
+    on_interim: Callable[[int, str, Headers], None] | None = None  # told of 1xx answers: status, reason, headers
 
     @property
     def idempotent(self) -> bool:

@@ -50,6 +50,7 @@ TABLE: tuple[Row, ...] = (
     Row("bytes.from_upstreams", "counter", "Body bytes read from upstreams."),
     Row("bytes.spliced", "counter", "Of these, those that went on through a pipe, without being copied here."),
     Row("bytes.sendfile", "counter", "Body bytes that went from a file to their client without being copied here."),
+    Row("hints.passed", "counter", "Interim answers (1xx) of upstreams that were passed on to clients."),
     Row("connections.accepted", "counter", "Client connections accepted."),
     Row("connections.open", "gauge", "Client connections open now."),
     Row("connections.bbr", "counter", "Client connections given BBR, because they were far or lost packets."),

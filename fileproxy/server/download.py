@@ -37,6 +37,7 @@ from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
 from fileproxy.server.fast import Proof, Renew, Standing
 from fileproxy.server.front import front_of
+from fileproxy.server.hints import hints
 from fileproxy.server.reply import Reply
 from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service
@@ -112,6 +113,7 @@ async def _begun(
         raise Refused(verdict)
 
     want = want_of(ask, match.forwarded_target, settings.server.name, service.identity)
+    want = replace(want, on_interim=hints(front_of(request), ask, trip, service.counters))
     served = await _served(ask, match, want, generation, service)
     trip.answer, trip.how = served.answer, served.how
     try:

@@ -8,7 +8,7 @@ the moment the request was sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,11 @@ class Patience:
 class Attempt:
     """Where one try stands. ``timings`` has the seconds of the phases that are over: queue, connect, first_byte."""
 
-    def __init__(self, clock: Clock, patience: Patience, uploads: bool) -> None:
+    def __init__(
+        self, clock: Clock, patience: Patience, uploads: bool, on_interim: Callable[[Any], None] | None = None
+    ) -> None:
         self.uploads = uploads  # a request body follows the head
+        self.on_interim = on_interim  # told of each 1xx answer (aiohttp's message)
         self._clock = clock
         self._patience = patience
         self._since = clock.now()

@@ -5,6 +5,8 @@ there for the answer to the next request, and a mirror could so put its bytes un
 
 Rule 2: what a client sent arrives as it was sent. aiohttp encodes heads as UTF-8 and drops what is not; header bytes
 outside UTF-8 (kept by us as surrogates) therefore go out through a writer that replaces the head by the exact one.
+
+Rule 3: interim answers (1xx) are told before the final one. aiohttp drops them, without end.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
+from fileproxy.errors import BadAnswer
+
+MOST_INTERIM = 32  # 1xx answers before the final one; who sends more is not well
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -31,7 +36,26 @@ class WiredResponse(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         self.wire = connection.transport
+        ask = self._traces[0]._trace_config_ctx if self._traces else None  # noqa: SLF001 - nothing public leads there
+        if ask is not None and ask.on_interim is not None and connection.protocol is not None:
+            await _tell_interim(connection.protocol, ask.on_interim)
         return await super().start(connection)
+
+
+async def _tell_interim(protocol: Any, tell: Callable[[Any], None]) -> None:
+    """Take 1xx answers off the connection; the final one stays. Raises BadAnswer when there is no end of them."""
+    for _ in range(MOST_INTERIM + 1):
+        try:
+            read = await protocol.read()
+        except Exception:
+            return
+        code = read[0].code
+        if not 100 <= code < 200 or code == 101:
+            protocol._buffer.appendleft((read, 0))  # noqa: SLF001 - for aiohttp's own read
+            return
+        if code != 100:  # which answers an Expect, and none was sent
+            tell(read[0])
+    raise BadAnswer("more interim answers than anybody needs")
 
 
 class ExactRequest(aiohttp.ClientRequest):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from fileproxy.control import controller
 from fileproxy.control.quality import PathQuality, Quality, Sample
 from fileproxy.errors import BadAnswer, UpstreamError, UpstreamReset
 from fileproxy.http.fields import end_to_end
-from fileproxy.model import Answer, Body, BytesBody, Counters, Headers, Want, header_values
+from fileproxy.model import Answer, Body, BytesBody, Counters, Headers, Want, header_values, without
 from fileproxy.settings.resolve import ResolvedTimeouts
 from fileproxy.tcpinfo import NetPath
 from fileproxy.upstream.attempt import Attempt, Patience
@@ -30,6 +31,7 @@ from fileproxy.upstream.watch import Watch
 _STALE_TRIES = 3
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_BODY = frozenset({204, 304})  # RFC 9112 §6.3; 1xx never gets here
+_BODILY = frozenset({"content-length"})
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "expect", "connection"})
 
 
@@ -114,7 +116,8 @@ class HttpTransport:
         raise AssertionError("the last try never counts as stale")
 
     async def _try(self, want: Want, patience: Patience, *, may_be_stale: bool) -> Answer:
-        attempt = Attempt(self._clock, patience, uploads=want.body is not None)
+        told = None if want.on_interim is None else partial(_interim, want.on_interim)
+        attempt = Attempt(self._clock, patience, uploads=want.body is not None, on_interim=told)
         response: aiohttp.ClientResponse | None = None
         body: Body | None = None
         answer: Answer | None = None
@@ -209,11 +212,7 @@ class HttpTransport:
             raise BadAnswer(f"{address}: the head of the answer is longer than limits.response_head")
         if response.status < 200:
             raise BadAnswer(f"{address}: switched protocols without being asked to")
-        # Control characters in a value are replaced by a space (RFC 9110 §5.5); names have none, the parser sees to it.
-        headers = tuple(
-            (name.decode("utf-8", "surrogateescape"), _CONTROL.sub(" ", value.decode("utf-8", "surrogateescape")))
-            for name, value in raw
-        )
+        headers = _decoded(raw)
         coding = header_values(headers, "Transfer-Encoding")
         if coding and [one.strip().lower() for one in coding] != ["chunked"]:
             raise BadAnswer(f"{address}: an answer with a transfer coding that was not asked for")
@@ -254,3 +253,17 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Nothing of its own: the connections belong to the upstream."""
+
+
+def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Control characters in a value are replaced by a space (RFC 9110 §5.5); names have none, the parser sees to it."""
+    return tuple(
+        (name.decode("utf-8", "surrogateescape"), _CONTROL.sub(" ", value.decode("utf-8", "surrogateescape")))
+        for name, value in raw
+    )
+
+
+def _interim(tell: Callable[[int, str, Headers], None], message: Any) -> None:
+    """Tell of a 1xx answer, without what is about this hop or a body."""
+    headers = without(end_to_end(_decoded(message.raw_headers)), _BODILY)
+    tell(message.code, _CONTROL.sub(" ", message.reason or ""), headers)
