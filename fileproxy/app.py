@@ -27,12 +27,14 @@ from fileproxy.administration import Administration
 from fileproxy.cache.policy import policy_of
 from fileproxy.caching import Caching
 from fileproxy.clock import Clock, SystemClock
-from fileproxy.guard.load import LagMeter, descriptors_low
+from fileproxy.guard.load import BusyMeter, LagMeter, descriptors_low
 from fileproxy.http.forwarded import Networks
 from fileproxy.machines import Machines
 from fileproxy.model import Counters
 from fileproxy.pacing import Pacing
+from fileproxy.process import worked_s
 from fileproxy.reports import Reports
+from fileproxy.server.compress import Compression
 from fileproxy.server.connections import Connections, FrontPolicy
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
@@ -86,6 +88,7 @@ class House:
         self._upstreams: dict[str, Upstream] = {}  # of the current generation
         self._open_upstreams: set[Fetcher] = set()  # of all generations
         self._lag = LagMeter(None)
+        self._busy = BusyMeter()
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._granted: dict[str, Any] | None = None
         self._draining = False
@@ -148,6 +151,9 @@ class House:
         )
         await self._caching.open()
         self._service.caching = self._caching
+        self._service.compression = Compression(
+            self._counters, budget=lambda: self._caching.store.memory.budget, busy=lambda: self._busy.share
+        )
         self._service.fast = Fast(self._service, self._caching.store.memory, self._caching.bans)
         self._service.admin = Administration(
             self._caching,
@@ -248,6 +254,8 @@ class House:
         if self._service.fast is not None:
             self._service.fast.settle()
         self._service.current.retire()
+        if self._service.compression is not None:
+            self._service.compression.close()
         await self._caching.close()
         await self._close_store()
         await self._tasks.close()
@@ -350,6 +358,7 @@ class House:
             due = self._clock.now() + LAG_SAMPLE_S
             await self._clock.sleep(LAG_SAMPLE_S)
             service.downloads.look()
+            self._busy.note(self._clock.now(), worked_s())
             if self._lag.wake(due, self._clock.now()):
                 self._counters.add("workers.lag_sheds")
             low = descriptors_low(_next_descriptor(self._nofile), self._nofile)

@@ -272,6 +272,13 @@ class Shed(FileProxyError):
         super().__init__(detail, retry_after_s=retry_after_s)
 
 
+class CodingFailed(FileProxyError):
+    """A compressor failed. Nothing tells what came out of it from a whole answer, so the download ends by it."""
+
+    ending = "coding_failed"
+    proxy_error = "proxy_internal_error"
+
+
 class LoopDetected(FileProxyError):
     """The request has been through this proxy already (RFC 8586)."""
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -44,6 +45,16 @@ def raise_descriptor_limit() -> tuple[int, int]:
         except (OSError, ValueError):
             return soft, hard  # macOS refuses an unlimited value; what we have still works
     return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def worked_s() -> float:
+    """Seconds that the calling thread ran or waited for a processor; where the system does not tell, those it ran."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            ran, waited, _ = file.read().split()
+    except (OSError, ValueError):
+        return time.thread_time()
+    return (int(ran) + int(waited)) / 1e9
 
 
 def cpu_count() -> int:

@@ -19,6 +19,7 @@ from fileproxy.model import Counters
 from fileproxy.observe import health, stats
 from fileproxy.observe.totals import Totals, read_totals
 from fileproxy.process import cpu_count
+from fileproxy.server import coders
 from fileproxy.server.running import Downloads
 from fileproxy.server.service import Generation, LogLines
 from fileproxy.settings import Settings, resolve
@@ -135,6 +136,7 @@ class Reports:
             "logs": health.logs_part(self._logs.problems, totals.counters["logs.dropped"]),
             "counters": health.counters_part(getattr(self._counters, "problem", None), totals.unreadable),
             **health.cache_parts(cache),
+            "compression": health.compression_part(coders.available(), coders.missing()),
             "client_sockets": health.sockets_part({} if options is None else sockets.asked(options), self._granted()),
         }
         if self._config[0] is not settings:

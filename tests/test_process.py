@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -112,3 +113,10 @@ def test_a_parent_that_has_gone_already_is_noticed() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, timeout=30)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
+
+
+def test_what_a_thread_worked() -> None:
+    before, ran = process.worked_s(), time.thread_time()
+    while time.thread_time() < ran + 0.05:
+        pass
+    assert process.worked_s() >= before + 0.04

@@ -65,6 +65,15 @@ def parser(native: bool) -> Finding:
     return Finding("parser", "problem", "aiohttp has only its slow parser in Python", advice)
 
 
+def compression(missing: Mapping[str, str]) -> Finding:
+    """``missing``: codings that cannot be offered, and why."""
+    if not missing:
+        return Finding("compression", "ok", "gzip, br and zstd can be offered")
+    found = "; ".join(f"{coding} is not offered: {why}" for coding, why in sorted(missing.items()))
+    advice = "install the pinned requirements into the Python that runs FileProxy: pip install -r requirements.txt"
+    return Finding("compression", "warning", found, advice)
+
+
 def descriptors(soft: int, hard: int) -> Finding:
     """RLIMIT_NOFILE; `serve` raises its soft limit to the hard one. Below zero or huge = no limit."""
     if hard < 0 or hard >= WANTED_DESCRIPTORS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,6 +64,7 @@ def examine(config: Path | None, sets: list[str]) -> Iterator[Finding]:
         yield diagnoses.configuration(verify(settings, loaded.sources), [str(file) for file in loaded.files])
     yield diagnoses.event_loop("auto" if settings is None else settings.server.uvloop, _uvloop())
     yield diagnoses.parser(_native_parser())
+    yield diagnoses.compression(_missing_codings())
     yield diagnoses.descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE))
     ahead: dict[str, float] = {}
     if settings is not None:
@@ -93,6 +94,12 @@ def _native_parser() -> bool:
     from aiohttp import http_parser
 
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
+
+
+def _missing_codings() -> Mapping[str, str]:
+    from fileproxy.server import coders
+
+    return {str(coding): why for coding, why in coders.missing().items()}
 
 
 def _address(settings: Settings) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SUSTAINED = 2  # late wake-ups, one after the other, until the loop counts as overloaded
+SMOOTHING = 0.2  # weight of the newest share of BusyMeter
 RECOVERY = 3  # wake-ups in time, one after the other, until it counts as caught up
 
 
@@ -38,6 +39,26 @@ class LagMeter:
         if self._in_time >= RECOVERY:
             self.lagging = False
         return False
+
+
+class BusyMeter:
+    """The share of its time that a thread was at work: it ran, or waited for a processor to run on.
+
+    ``share`` is 0 to 1, smoothed over about a second when it is fed ten times a second.
+    """
+
+    __slots__ = ("_last", "share")
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._last: tuple[float, float] | None = None
+
+    def note(self, now: float, worked_s: float) -> None:
+        """``worked_s``: seconds at work since whenever; ``now``: seconds of a clock that goes on while it is not."""
+        if self._last is not None and now > self._last[0]:
+            share = (worked_s - self._last[1]) / (now - self._last[0])
+            self.share += SMOOTHING * (min(1.0, max(0.0, share)) - self.share)
+        self._last = (now, worked_s)
 
 
 def descriptors_low(used: int, limit: int) -> bool:

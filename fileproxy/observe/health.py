@@ -123,6 +123,12 @@ def logs_part(problems: Mapping[str, str], dropped: int) -> Part:
     return part("ok", dropped=dropped)
 
 
+def compression_part(codings: Collection[str], missing: Mapping[str, str]) -> Part:
+    """Content codings that can be offered, and why others cannot. Without any, files are sent as they are."""
+    detail = "; ".join(f"{coding} is not offered: {why}" for coding, why in sorted(missing.items()))
+    return part("ok", detail, codings=list(codings))
+
+
 def counters_part(own_problem: str | None, unreadable: Collection[str]) -> Part:
     """From ``Page.problem`` and ``Totals.unreadable``: are the sums whole?"""
     if own_problem:

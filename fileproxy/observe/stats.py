@@ -71,6 +71,7 @@ def stats(
             name.removeprefix(_ENDING): count for name, count in counters.items() if name.startswith(_ENDING) and count
         },
         "routes": _family(totals, "route."),
+        "codings": _family(totals, "coding."),
         "upstreams": {label: _limits(row) for label, row in _family(totals, "upstream.").items()},
         "mirrors": _family(totals, "mirror."),
         "workers": {

@@ -112,12 +112,23 @@ async def _begun(
     if not verdict.allowed:
         raise Refused(verdict)
 
+    compression = service.compression
+    compress = "off" if compression is None or settings.profile == "baseline" else route.compress
+    sent = ask
+    if compression is not None:
+        ask = compression.asked(ask, compress)
     want = want_of(ask, match.forwarded_target, settings.server.name, service.identity)
     want = replace(want, on_interim=hints(front_of(request), ask, trip, service.counters))
     served = await _served(ask, match, want, generation, service)
     trip.answer, trip.how = served.answer, served.how
+    body, as_ever = served.answer.body, True
     try:
+        if compression is not None:
+            ask = compression.whole(ask, served.answer, compress)
         selected = select(ask, served.answer, service.clock.time())
+        if compression is not None:
+            selected, as_ever = await compression.code(sent, served.answer, selected, compress, served.rid)
+            body = selected.body
         reply = trip.reply = Reply(
             selected.status,
             selected.reason,
@@ -143,13 +154,14 @@ async def _begun(
             on_bytes=trip.sent,
             held=trip.held,
         )
-        whole = selected.body is served.answer.body
+        whole = selected.body is served.answer.body and as_ever
         if served.hit is not None and service.fast is not None and whole and verdict.until is None:
             record, renew = served.hit
             proof = Proof(ask, generation, route, reply.head, record, verdict.depends_on, renew)
             service.fast.learn(front_of(request), proof)
         return reply
     finally:
+        await body.aclose()
         await served.answer.body.aclose()
 
 
@@ -158,6 +170,7 @@ class _Served(NamedTuple):
     how: str  # X-Cache
     status: CacheStatus
     hit: tuple[Meta, Renew] | None = None  # of one block, whole and fresh in memory
+    rid: bytes | None = None  # of the stored representation it is made of
 
 
 async def _served(ask: Ask, match: Match, want: Want, generation: Generation, service: Service) -> _Served:
@@ -184,7 +197,7 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         answer = Answer(meta.status, meta.reason, headers, opened.body, whole=opened.whole, stored=True)
         known = now is not None and ask.method == "GET" and policy.per_user is None and meta.blocks == 1
         hit = (meta, partial(_standing, caching.filler, lean(need))) if known else None
-        return _Served(answer, opened.how, opened.status, hit)
+        return _Served(answer, opened.how, opened.status, hit, meta.rid)
     requested_at = service.clock.time()
     answer = opened.answer or await _fetch(upstream, want)
     answer = lasting(answer, want, rest, service.clock, service.counters)

@@ -14,6 +14,7 @@ from fileproxy.server.running import Downloads
 from fileproxy.settings import Settings, schema
 
 if TYPE_CHECKING:
+    from fileproxy.server.compress import Compression
     from fileproxy.server.fast import Fast
 
 
@@ -142,6 +143,7 @@ class Service:
     stats: Callable[[], Awaitable[dict[str, Any]]]
     caching: Cached | None = None
     fast: Fast | None = None
+    compression: Compression | None = None
     admin: Admin | None = None
     load: Load = field(default_factory=Load)
     downloads: Downloads = field(default_factory=Downloads)

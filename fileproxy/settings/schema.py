@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import Field, Strict, StringConstraints, Tag, field_validator, model_validator
 
+from fileproxy.http.coding import Coding
 from fileproxy.settings.types import (
     HOST,
     LIVE,
@@ -42,6 +43,11 @@ FieldName = Annotated[
 ]
 # setsockopt takes whole seconds and a C int.
 KernelSeconds = Annotated[Duration, Ge(1), Le(32767), Meaning("a time of whole seconds like 60s"), Field(multiple_of=1)]
+MediaType = Annotated[
+    str,
+    Meaning("a media type like text/html, text/* or *+json"),
+    StringConstraints(pattern=r"^([A-Za-z0-9.+-]+/([A-Za-z0-9.+-]+|\*)|\*\+[A-Za-z0-9.-]+)$", to_lower=True),
+]
 KernelBytes = Annotated[Size, Ge(1024), Le(1024**3)]
 
 
@@ -397,6 +403,30 @@ class Cors(Row):
         return self
 
 
+class Compress(Row):
+    """Answers in a content coding that the client takes (docs/compression.md)."""
+
+    codings: list[Coding] = Field(
+        ["zstd", "br", "gzip"], min_length=1, description="Codings offered; the first wins where a client has no wish."
+    )
+    types: list[MediaType] = Field(
+        [
+            "text/*", "*+json", "*+xml", "application/json", "application/x-ndjson", "application/xml",
+            "application/javascript", "application/wasm", "application/yaml", "application/toml", "application/x-sh",
+            "font/ttf", "font/otf", "image/bmp", "image/x-icon",
+        ],
+        description="Media types that are worth it: text/html, text/*, *+json.",
+    )  # fmt: skip
+    min_size: Size = Field(1024, description="Shorter files are sent as they are.")
+
+    @field_validator("codings")
+    @classmethod
+    def _once(cls, codings: list[Coding]) -> list[Coding]:
+        if len(set(codings)) < len(codings):
+            raise ValueError("each coding is named once")
+        return codings
+
+
 class Key(Row):
     """What tells two files of a route apart."""
 
@@ -425,6 +455,9 @@ class Route(Row):
     strip_prefix: Switch = Field(False, description="Take `path` away before asking the upstream.")
     cors: Annotated[Annotated[Cors, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
         "off", description="Which web pages on other origins may read the files."
+    )
+    compress: Annotated[Annotated[Compress, Tag("group")] | Annotated[Off, Tag("off")], OrOff] = Field(
+        Compress(), description="Answers in a content coding that the client takes, or `off` (as in the baseline)."
     )
     cache: Auto | Off | Duration = Field(
         "auto",

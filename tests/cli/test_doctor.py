@@ -33,6 +33,8 @@ NOW = 1_795_000_000.0
         (diagnoses.event_loop("off", "0.23.0"), "warning", "switched off"),
         (diagnoses.parser(True), "ok", "compiled"),
         (diagnoses.parser(False), "problem", "slow"),
+        (diagnoses.compression({}), "ok", "zstd"),
+        (diagnoses.compression({"br": "No module named 'brotli'"}), "warning", "br is not offered"),
         (diagnoses.descriptors(65536, 65536), "ok", "65536"),
         (diagnoses.descriptors(1024, 1048576), "ok", "raises to 1048576"),
         (diagnoses.descriptors(1024, -1), "ok", "no limit"),
@@ -89,8 +91,8 @@ def test_a_healthy_machine(tmp_path: Path, threaded: OriginThread) -> None:
     assert code == 0
     assert found["upstream files"]["status"] == "ok"
     assert set(found) == {
-        "configuration", "uvloop", "parser", "descriptors", "address", "shared store", "upstream files", "run folder",
-        "disk cache", "logs", "clock",
+        "configuration", "uvloop", "parser", "compression", "descriptors", "address", "shared store", "upstream files",
+        "run folder", "disk cache", "logs", "clock",
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == [], "looking changes nothing"
 
@@ -108,7 +110,7 @@ def test_a_wrong_configuration_hides_only_what_depends_on_it(tmp_path: Path) -> 
     assert code == 1
     assert found["configuration"]["status"] == "problem"
     assert "did you mean server.port?" in found["configuration"]["found"]
-    assert set(found) == {"configuration", "uvloop", "parser", "descriptors", "clock"}
+    assert set(found) == {"configuration", "uvloop", "parser", "compression", "descriptors", "clock"}
 
 
 def test_a_missing_uvloop(tmp_path: Path) -> None:

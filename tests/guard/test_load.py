@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileproxy.guard.load import RECOVERY, SUSTAINED, LagMeter, descriptors_low
+from fileproxy.guard.load import RECOVERY, SUSTAINED, BusyMeter, LagMeter, descriptors_low
 
 
 def test_two_late_wake_ups_in_a_row_start_it_and_three_in_time_end_it() -> None:
@@ -82,3 +82,22 @@ def test_it_lags_exactly_while_no_recovery_followed_the_last_sustained_lag(lags:
 )
 def test_descriptors(used: int, limit: int, low: bool) -> None:
     assert descriptors_low(used, limit) is low
+
+
+def test_a_thread_that_is_always_at_work_becomes_busy_in_about_a_second_and_calm_again() -> None:
+    meter = BusyMeter()
+    shares = []
+    for tick in range(40):
+        meter.note(tick * 0.1, min(tick, 20) * 0.1)
+        shares.append(meter.share)
+    assert shares[0] == 0.0
+    assert shares[5] < 0.7 < 0.85 < shares[10] < shares[20] < 1.0
+    assert shares[39] < 0.05
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e6, 1e6))))
+def test_the_share_is_one(notes: list[tuple[float, float]]) -> None:
+    meter = BusyMeter()
+    for now, worked_s in notes:
+        meter.note(now, worked_s)
+        assert 0.0 <= meter.share <= 1.0

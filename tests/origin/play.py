@@ -164,7 +164,7 @@ def plan(reply: Reply, method: str, request: Mapping[str, str]) -> Plan:
 
 def _select(reply: Reply, etag: str | None, request: Mapping[str, str]) -> tuple[int, int, int]:
     """Status, first byte and number of bytes of an honest 200, 206, 304, 412 or 416."""
-    if "if-match" in request and request["if-match"] not in ("*", etag):
+    if "if-match" in request and not {"*", etag} & set(re.split(r",\s*", request["if-match"])):
         return 412, 0, 0
     if "if-none-match" in request:
         if request["if-none-match"] in ("*", etag):

@@ -76,7 +76,7 @@ def test_flat_has_every_option_with_its_place() -> None:
     keys = {one.key.replace("upstreams.*", "upstreams.files").replace("*", "0") for one in leaves()}
     groups = {"server.sockets.keepalive", "upstreams.files.sockets.keepalive", "upstreams.files.follow_redirects"}
     groups |= {"upstreams.files.circuit_breaker", "upstreams.files.health_check"}
-    assert keys - set(found) == {*groups, "routes.0.cors", "cache.redis", "cache.disk"}
+    assert keys - set(found) == {*groups, "routes.0.cors", "routes.0.compress", "cache.redis", "cache.disk"}
     assert set(found) <= keys
     assert found["routes.0.cors.origins"] == (("routes", 0, "cors", "origins"), ["*"])
 
