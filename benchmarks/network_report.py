@@ -70,8 +70,17 @@ def sections(report: Report, plan: Plan) -> list[Section]:
 
 
 def markdown(report: Report, plan: Plan) -> str:
+    return as_markdown(sections(report, plan))
+
+
+def html(report: Report, plan: Plan) -> str:
+    return as_html(_title(plan), sections(report, plan))
+
+
+def as_markdown(parts: Sequence[Section]) -> str:
+    """Sections as Markdown; the first one's heading is the document's."""
     lines: list[str] = []
-    for depth, section in enumerate(sections(report, plan)):
+    for depth, section in enumerate(parts):
         lines += [f"{'##' if depth else '#'} {section.title}", "", *(f"{text}\n" for text in section.text)]
         if section.table:
             head, *rows = section.table
@@ -79,9 +88,10 @@ def markdown(report: Report, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def html(report: Report, plan: Plan) -> str:
+def as_html(title: str, found: Sequence[Section]) -> str:
+    """Sections as a page, with their plots."""
     parts = []
-    for depth, section in enumerate(sections(report, plan)):
+    for depth, section in enumerate(found):
         tag = "h2" if depth else "h1"
         parts.append(f"<{tag}>{escape(section.title)}</{tag}>")
         parts += [f"<p>{escape(text)}</p>" for text in section.text]
@@ -91,7 +101,7 @@ def html(report: Report, plan: Plan) -> str:
             parts += [_cells(row, "td") for row in rows]
             parts.append("</tbody></table>")
         parts += section.plots
-    return _PAGE.format(title=escape(_title(plan)), body="\n".join(parts))
+    return _PAGE.format(title=escape(title), body="\n".join(parts))
 
 
 def _title(plan: Plan) -> str:

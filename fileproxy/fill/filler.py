@@ -38,11 +38,13 @@ from fileproxy.fill.values import Contacted, Journal, Need
 from fileproxy.http.cache_control import request_directives
 from fileproxy.http.cache_status import CacheStatus, Forward
 from fileproxy.http.ranges import resolve
-from fileproxy.model import Answer, Meta, Record, VaryRule
+from fileproxy.model import UNKNOWN_SIZE, Answer, Meta, Record, VaryRule
 
 How = Literal["HIT", "MISS", "STALE", "REVALIDATED", "PARTIAL", "BYPASS", "TIMEOUT"]
 ANSWERED = (BadAnswer, BadDigest, FileChanged, RedirectRefused)  # somebody was there, and said nothing of use
 NO_RANGES_S = 600.0  # how long it is remembered that an origin sends no parts
+LARGE_BLOCKS = 64  # finding out what is stored of a larger file takes a look at many
+LARGE_S, LARGE_MOST = 5.0, 16  # so long, and of so many, it is remembered when nobody reads
 MOST_ROUNDS = 4  # of an ask that finds, each time it waited, another variant than its own
 
 
@@ -72,6 +74,7 @@ class Filler:
         self._journal = journal
         self._entries: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by rid
         self._current: weakref.WeakValueDictionary[bytes, Entry] = weakref.WeakValueDictionary()  # by key
+        self._large: dict[bytes, tuple[Entry, float]] = {}  # by rid, and until when they live though nobody reads them
         self._contacts: dict[bytes, Contact] = {}
         self._unshareable = Unshareable(shared.clock)
 
@@ -157,6 +160,7 @@ class Filler:
 
     async def _entry(self, meta: Meta, need: Need) -> Entry | None:
         """The live entry of a record; None when it is of no use any more (bytes are gone that cannot be had again)."""
+        self._let_go()
         entry = self._entries.get(meta.rid)
         if entry is not None and not entry.gone and (meta.pinned or entry.flights):
             if entry.meta.received_at < meta.received_at:
@@ -176,7 +180,18 @@ class Filler:
         entry.kept |= held
         self._entries[meta.rid] = entry
         self._current[meta.key] = entry
+        if meta.pinned and meta.blocks > LARGE_BLOCKS and meta.size != UNKNOWN_SIZE:
+            self._large[meta.rid] = entry, self._shared.clock.now() + LARGE_S
+            if len(self._large) > LARGE_MOST:
+                del self._large[next(iter(self._large))]
         return entry
+
+    def _let_go(self) -> None:
+        """Of large files whose time is over: who asks next looks anew at what of them is stored."""
+        now = self._shared.clock.now()
+        for rid, (_, until) in tuple(self._large.items()):
+            if now >= until:
+                del self._large[rid]
 
     # --- stored -------------------------------------------------------------------------------------------------------
 
