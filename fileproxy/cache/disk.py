@@ -28,6 +28,7 @@ from fileproxy.cache import disk_records, extents
 from fileproxy.cache.disk_care import DiskCare
 from fileproxy.cache.disk_files import PAGE, Files, record_name
 from fileproxy.cache.disk_jobs import DiskJobs, Found, Unreadable, file_of
+from fileproxy.cache.disk_opened import Opened
 from fileproxy.cache.disk_seen import Seen
 from fileproxy.cache.disk_threads import DiskThreads
 from fileproxy.cache.disk_usage import DiskFolder, Usage
@@ -35,10 +36,12 @@ from fileproxy.clock import Clock
 from fileproxy.model import Counters, FileSlice, Meta, Record
 from fileproxy.tasks import Tasks
 
+SMALL = 256 * 1024  # bytes of a file; it belongs into memory, and is not kept open
 QUEUE_BYTES = 64 * 1024 * 1024  # of blocks that wait to be written
 READ_PATIENCE_S = 5.0  # then the client is better served by the origin
 WRITE_PATIENCE_S = 30.0
 CLOSE_PATIENCE_S = 5.0
+LOOKED_THROUGH = 4  # extents of a file that may be looked at without a thread
 T = TypeVar("T")
 
 
@@ -72,6 +75,7 @@ class DiskTier:
         self._clock = clock
         self._threads = DiskThreads()
         self._seen = Seen()
+        self._opened = Opened()
         self._queued = 0  # bytes
         self._writing: set[asyncio.Event] = set()
         self._closed = False
@@ -87,6 +91,7 @@ class DiskTier:
             clock=clock,
             tasks=tasks,
             on_problem=on_problem,
+            on_tick=lambda: self._opened.expire(clock.now()),
         )
 
     async def open(self) -> None:
@@ -116,6 +121,9 @@ class DiskTier:
 
     async def drop(self, record: Record) -> None:
         """Forget the record if it is still the one under its key, and the blocks of its representation."""
+        if isinstance(record, Meta):
+            for index in range(0, record.blocks, extents.BLOCKS):
+                self._opened.forget(file_of(record, index))
         if self._writable and not self._closed:
             await self._put(record.key[0], record_name(record.key), partial(self._jobs.drop, record), 0)
 
@@ -128,6 +136,39 @@ class DiskTier:
         found: set[int] = await self._ask(partial(self._jobs.held, meta)) or set()
         now = self._clock.now()
         return frozenset(one for one in found if not self._seen.bad(file_of(meta, one), now) >> _slot(one) & 1)
+
+    def held_now(self, meta: Meta) -> bool:
+        """Whether ``slice_now`` has all of it. Asked only of what is not very large."""
+        if not self._may_use_opened(meta) or meta.blocks > LOOKED_THROUGH * extents.BLOCKS:
+            return False
+        now = self._clock.now()
+        for index in range(0, meta.blocks, extents.BLOCKS):
+            name = file_of(meta, index)
+            known = self._seen.known(name, now)
+            if not self._opened.has(name, min(extents.BLOCKS, meta.blocks - index), known, now):
+                return False
+        return True
+
+    def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None:
+        """As ``read``, without waiting: checked blocks of a file that is open. None: ``read`` may have it."""
+        if not self._may_use_opened(meta):
+            return None
+        name, now = file_of(meta, index), self._clock.now()
+        if self._seen.due(name, now):
+            return None
+        known = self._seen.known(name, now)
+        if disk_records.is_inline(meta):
+            piece = self._opened.record(name, meta, known, now)
+        else:
+            number, slot = divmod(index, extents.BLOCKS)
+            piece = self._opened.run(name, extents.extent_of(meta, number), slot, most, known, now)
+        if piece is not None:
+            self._seen.use(name, now, self._clock.time())
+            self._counters.add("cache.disk_reads")
+        return piece
+
+    def _may_use_opened(self, meta: Meta) -> bool:
+        return bool(self._opened) and meta.size > SMALL and not self._closed and not self._care.health.stalled
 
     async def read(self, meta: Meta, index: int, most: int) -> FileSlice | None:
         """Block ``index`` and up to ``most - 1`` that follow, as far as they are here and in one file."""
@@ -152,6 +193,9 @@ class DiskTier:
             return None
         self._seen.use(name, now, self._clock.time())
         self._counters.add("cache.disk_reads")
+        if meta.size > SMALL and not self._closed:
+            extent = not disk_records.is_inline(meta)
+            self._opened.keep(name, run.descriptor, run.identity, run.offset, extent=extent, now=now)
         return FileSlice(run.descriptor, run.offset, run.length)
 
     async def write(self, meta: Meta, index: int, data: bytes) -> bool:
@@ -188,6 +232,7 @@ class DiskTier:
             waiting = asyncio.gather(*(event.wait() for event in self._writing))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(waiting, CLOSE_PATIENCE_S)
+        self._opened.close()
         await self._care.close(written=not self._writing)
         self._threads.close()
 

@@ -56,6 +56,7 @@ class DiskCare:
         clock: Clock,
         tasks: Tasks,
         on_problem: Callable[[str], None],
+        on_tick: Callable[[], None],
     ) -> None:
         self._place, self._folder, self._files, self.usage = folder, folder.path, folder.files, folder.usage
         self._threads, self._seen = threads, seen
@@ -69,6 +70,7 @@ class DiskCare:
             chore=self.chore,
             on_damage=partial(counters.add, "cache.scrub_damaged"),
         )
+        self._on_tick = on_tick
         self._alive = Alive(self._folder)
         self._unclean = False  # a worker died before it had shared all it did
         self._free: int | None = None
@@ -237,6 +239,7 @@ class DiskCare:
         while True:
             await self._clock.sleep(TICK_S)
             ticks += 1
+            self._on_tick()
             await self.chore(self.usage.share, missing_ok=False)
             if not self._writable:
                 continue

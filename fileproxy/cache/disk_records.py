@@ -169,6 +169,11 @@ def check(files: Files, folder: str, key: bytes) -> int:
         files.close(descriptor)
 
 
+def identity_of(info: os.stat_result) -> int:
+    """What tells a record file from every other one; an inode alone may be that of an older file that is gone."""
+    return info.st_ctime_ns << 64 | info.st_ino
+
+
 def _open(files: Files, path: str) -> int | None:
     try:
         return files.open(path, os.O_RDONLY)
@@ -195,8 +200,7 @@ def _parse(descriptor: int, key: bytes) -> Stored:
         raise Damaged(info.st_ino)
     if info.st_size != end + data_length:
         raise Damaged(info.st_ino)
-    identity = info.st_ctime_ns << 64 | info.st_ino  # an inode alone may be that of an older file that is gone
-    return Stored(record, encoded, identity, taken(info.st_size), end, data_length, data_crc, inline)
+    return Stored(record, encoded, identity_of(info), taken(info.st_size), end, data_length, data_crc, inline)
 
 
 def _data_is_right(descriptor: int, stored: Stored, rid: bytes) -> bool:

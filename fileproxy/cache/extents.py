@@ -30,6 +30,7 @@ _HEAD = struct.Struct("<8sIII16sQ")
 _MAGIC = b"FPextent"
 _VERSION = 1
 _SLOT_BYTES = 16
+HEAD_START, HEAD_END = _MARK, HEAD_BYTES + BLOCKS * _SLOT_BYTES  # of mark and slots, all of a head that may change
 _EMPTY = bytes(_SLOT_BYTES)
 _COMMITTED = 0x4B4C4201
 _CHUNK = 256 * 1024
@@ -132,7 +133,7 @@ def read_run(files: Files, folder: str, extent: Extent, first: int, most: int, k
         return None
     keep = False
     try:
-        start = os.pread(descriptor, HEAD_BYTES - _MARK + BLOCKS * _SLOT_BYTES, _MARK)
+        start = os.pread(descriptor, HEAD_END - HEAD_START, HEAD_START)
         mark, slots = start[: HEAD_BYTES - _MARK], start[HEAD_BYTES - _MARK :]
         # An inode alone may be that of an older file that is gone.
         identity = int.from_bytes(mark, "little") << 64 | os.fstat(descriptor).st_ino

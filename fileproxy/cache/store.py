@@ -11,17 +11,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.model import UNKNOWN_SIZE, Counters, Meta, Piece, Record, Tier, VaryRule
+from fileproxy.model import UNKNOWN_SIZE, Counters, FileSlice, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker
 LANES = 4
+SMALL = 256 * 1024  # bytes of a block; larger ones are not kept in memory where there is a disk tier
 Job = Callable[[], Awaitable[object]]
 Kept = Literal["", "memory", "below"]
 """Where a block is now: nowhere, in memory (which may lose it), or on its way below."""
@@ -36,6 +38,15 @@ class Judge(Protocol):
     def judge(self, record: Record) -> Judged:
         """The record, tested against all purges: as it is, expired by a soft one, or gone."""
         ...
+
+
+@runtime_checkable
+class Near(Protocol):
+    """A disk tier that hands out without waiting what it has open (``disk.py``)."""
+
+    def held_now(self, meta: Meta) -> bool: ...
+
+    def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None: ...
 
 
 class Store:
@@ -53,6 +64,7 @@ class Store:
     ) -> None:
         self.memory = memory
         self.disk = disk
+        self._near = disk if isinstance(disk, Near) else None
         self.shared = shared
         self._bans = bans
         self._counters = counters
@@ -131,12 +143,18 @@ class Store:
         return found
 
     def held_now(self, meta: Meta) -> frozenset[int]:
-        """The blocks that memory has."""
+        """The blocks that memory has, or all when the disk tier can hand them out without waiting."""
+        if self._near is not None and self._near.held_now(meta):
+            return frozenset(range(meta.blocks))
         return self.memory.held_now(meta)
 
     def read_now(self, meta: Meta, index: int) -> bytes | None:
         """A block from memory, or on its way to disk."""
         return self.memory.read_now(meta, index) or self._pending.get((meta.rid, index))
+
+    def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None:
+        """A run of blocks as a slice of a file that is open (the caller closes its descriptor)."""
+        return None if self._near is None else self._near.slice_now(meta, index, most)
 
     async def read(self, meta: Meta, index: int, most: int) -> Piece | None:
         """A block, or a run of blocks as a slice of a file (the caller closes its descriptor)."""
@@ -144,6 +162,8 @@ class Store:
             return data
         for tier in (self.disk, self.shared):
             if tier is not None and (piece := await tier.read(meta, index, most)) is not None:
+                if isinstance(piece, FileSlice) and meta.blocks == 1 and meta.size <= SMALL:
+                    piece = _bytes_now(piece) or piece  # checked just now; the next ask finds it in memory
                 if isinstance(piece, bytes):
                     self.memory.write_now(meta, index, piece)
                 return piece
@@ -153,7 +173,8 @@ class Store:
 
     def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
         """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile."""
-        kept: Kept = "memory" if self.memory.write_now(meta, index, data) else ""
+        large = disk and self.disk is not None and len(data) > SMALL  # the page cache is its memory
+        kept: Kept = "memory" if not large and self.memory.write_now(meta, index, data) else ""
         self._newest = None
         if disk and self.shared is not None and meta.blocks == 1:
             self._newest = (meta.rid, data)
@@ -163,6 +184,8 @@ class Store:
             return kept
         if self._pending_bytes + len(data) > MOST_PENDING:
             self._counters.add("cache.disk_skipped")
+            if large and self.memory.write_now(meta, index, data):
+                return "memory"
             return kept
         tier = self.disk
         name = (meta.rid, index)
@@ -171,7 +194,8 @@ class Store:
 
         async def write() -> None:
             try:
-                await tier.write(meta, index, data)
+                if not await tier.write(meta, index, data) and large:
+                    self.memory.write_now(meta, index, data)
             finally:
                 if self._pending.get(name) is data:
                     del self._pending[name]
@@ -287,6 +311,18 @@ class Store:
         for tier in (self.memory, self.disk, self.shared):
             if tier is not None:
                 await tier.close()
+
+
+def _bytes_now(piece: FileSlice) -> bytes | None:
+    """The bytes of a slice, if they are in the page cache: then its descriptor is closed."""
+    data = bytearray(piece.length)
+    try:
+        if os.preadv(piece.descriptor, [data], piece.offset, os.RWF_NOWAIT) < piece.length:
+            return None
+    except (OSError, AttributeError):  # a disk must be waited for, or cannot tell
+        return None
+    os.close(piece.descriptor)
+    return bytes(data)
 
 
 def _name(record: Record) -> tuple[bytes, bytes]:

@@ -96,6 +96,8 @@ class EntryBody:
             if (data := entry.shared.store.read_now(meta, index)) is not None:
                 upto = min(len(data), within + stop - position)
                 return data if within == 0 and upto == len(data) else data[within:upto]
+            if index in entry.held and (piece := self._open_slice(position, stop)) is not None:
+                return piece
             if self._join(position):
                 continue
             if index in entry.held and (piece := await self._from_store(position, stop)) is not None:
@@ -116,17 +118,30 @@ class EntryBody:
     async def _from_store(self, position: int, stop: int) -> Piece | None:
         entry, meta = self.entry, self.entry.meta
         index, within = divmod(position, meta.block)
-        most = min(MOST_BLOCKS, -(-(within + min(stop, meta.size) - position) // meta.block))
-        piece = await entry.shared.store.read(meta, index, most)
+        piece = await entry.shared.store.read(meta, index, self._blocks(position, stop))
         if piece is None:
             entry.held.discard(index)
             entry.kept.discard(index)
             return None
         if isinstance(piece, FileSlice):
-            self._open = piece.descriptor
-            length = min(piece.length - within, stop - position)
-            return FileSlice(piece.descriptor, piece.offset + within, length, piece.stamp)
+            return self._part(piece, within, stop - position)
         return piece[within : within + stop - position]
+
+    def _open_slice(self, position: int, stop: int) -> Piece | None:
+        """What can be had of a file that is open, without waiting."""
+        index, within = divmod(position, self.entry.meta.block)
+        piece = self.entry.shared.store.slice_now(self.entry.meta, index, self._blocks(position, stop))
+        return None if piece is None else self._part(piece, within, stop - position)
+
+    def _blocks(self, position: int, stop: int) -> int:
+        """How many blocks are asked for at once."""
+        meta = self.entry.meta
+        return min(MOST_BLOCKS, -(-(position % meta.block + min(stop, meta.size) - position) // meta.block))
+
+    def _part(self, piece: FileSlice, within: int, most: int) -> FileSlice:
+        """The wanted part of a slice, whose descriptor is ours from now on."""
+        self._open = piece.descriptor
+        return FileSlice(piece.descriptor, piece.offset + within, min(piece.length - within, most), piece.stamp)
 
     def _join(self, position: int) -> bool:
         flight = self.entry.flight_for(position)

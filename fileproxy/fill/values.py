@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.http.ranges import RangeSpec
-from fileproxy.model import Answer, Body, Headers, Meta, Piece, Record, Want
+from fileproxy.model import Answer, Body, FileSlice, Headers, Meta, Piece, Record, Want
 
 Kept = Literal["", "memory", "below"]
 """Where a block is that was put: nowhere, in memory (which may lose it), or below, or on its way there."""
@@ -26,6 +26,8 @@ class Keep(Protocol):
     def held_now(self, meta: Meta) -> frozenset[int]: ...
 
     def read_now(self, meta: Meta, index: int) -> bytes | None: ...
+
+    def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None: ...
 
     async def read(self, meta: Meta, index: int, most: int) -> Piece | None: ...
 

@@ -17,7 +17,7 @@ from fileproxy.fill.values import Contacted, Kept, Need, Span
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import digest_of, format_digests
 from fileproxy.http.ranges import RangeSpec
-from fileproxy.model import UNKNOWN_SIZE, Body, Meta, Piece, Record, Target, Want
+from fileproxy.model import UNKNOWN_SIZE, Body, FileSlice, Meta, Piece, Record, Target, Want
 from fileproxy.tasks import Tasks
 from tests.house import Watched
 
@@ -205,6 +205,9 @@ class Kit:
         return frozenset(self.blocks)
 
     def read_now(self, meta: Meta, index: int) -> bytes | None:
+        return None
+
+    def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None:
         return None
 
     async def read(self, meta: Meta, index: int, most: int) -> Piece | None:
