@@ -252,7 +252,7 @@ class House:
         self._pacing.close()
         await self._connections.close()
         if self._service.fast is not None:
-            self._service.fast.settle()
+            self._service.fast.close()
         self._service.current.retire()
         if self._service.compression is not None:
             self._service.compression.close()

@@ -116,8 +116,8 @@ class Lines:
     def access_start(self) -> bytes:
         return b'{"id":"'
 
-    def access_batch(self, lines: Iterable[bytes]) -> None:
-        self._access_lines += map(json.loads, lines)
+    def access_batch(self, lines: bytes) -> None:
+        self._access_lines += map(json.loads, lines.splitlines())
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         self.events.append({"level": level, "event": event, **fields})

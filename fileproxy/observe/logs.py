@@ -12,7 +12,7 @@ Laws kept here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,10 +78,10 @@ class Logs:
         """How the lines of requests begin that end now, up to the text of their id; None when there is no log."""
         return None if self._access is None else b'{"time":"%b","id":"' % self._time().encode()
 
-    def access_batch(self, lines: Sequence[bytes]) -> None:
+    def access_batch(self, lines: bytes) -> None:
         """Whole lines, made of ``access_start`` and parts."""
         if self._access is not None:
-            self._access.put_all(lines)
+            self._access.put(lines)
 
     def audit(self, line: bytes) -> None:
         """One whole line of the audit log: who did what through the admin API."""

@@ -19,9 +19,9 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Written(NamedTuple):
-    """``lines`` were taken. The rest waits for the pipe's reader when ``error`` is None, and is lost when not."""
+    """What was not taken: it waits for the pipe's reader when ``error`` is None, and is lost when not."""
 
-    lines: int
+    rest: list[bytes]
     error: OSError | None = None
 
 
@@ -34,40 +34,38 @@ class Sink:
         self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         self._torn = False  # the last write stopped within a line; the next one must not be glued to it
 
-    def write(self, lines: Sequence[bytes]) -> Written:
-        """Append the lines (each ends with a newline). Never raises OSError, and never waits for a pipe."""
-        taken = 0
-        for count, batch in self._batches(lines):
+    def write(self, pieces: Sequence[bytes]) -> Written:
+        """Append the pieces, each of whole lines. Never raises OSError, and never waits for a pipe."""
+        batches = self._batches(pieces)
+        for number, batch in enumerate(batches):
             data = b"\n" + batch if self._torn else batch
             try:
                 written = os.write(self._descriptor, data)
             except BlockingIOError:
-                return Written(taken)
+                return Written(batches[number:])
             except OSError as error:
-                return Written(taken, error)
+                return Written(batches[number:], error)
             self._torn = False
             if written < len(data):  # a disk that just filled up, or one line longer than the pipe's room
                 end = data.rfind(b"\n", 0, written) + 1
                 self._torn = end != written
-                taken += data[:written].count(b"\n", len(data) - len(batch))
-                return Written(taken, OSError("the target took only part of a line"))
-            taken += count
-        return Written(taken)
+                return Written([data[end:], *batches[number + 1 :]], OSError("the target took only part of a line"))
+        return Written([])
 
-    def _batches(self, lines: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    def _batches(self, pieces: Sequence[bytes]) -> list[bytes]:
         if self._is_file:
-            return [(len(lines), b"".join(lines))]
-        batches: list[tuple[int, bytes]] = []
+            return [b"".join(pieces)]
+        batches: list[bytes] = []
         current: list[bytes] = []
         size = int(self._torn)
-        for line in lines:
+        for line in b"".join(pieces).splitlines(keepends=True):
             if current and size + len(line) > select.PIPE_BUF:
-                batches.append((len(current), b"".join(current)))
+                batches.append(b"".join(current))
                 current, size = [], 0
             current.append(line)
             size += len(line)
         if current:
-            batches.append((len(current), b"".join(current)))
+            batches.append(b"".join(current))
         return batches
 
     def reopen(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 
 from fileproxy.clock import Clock
 from fileproxy.model import Counters
@@ -24,7 +23,7 @@ class Stream:
         self.problem: str | None = None
         self._clock = clock
         self._target = target
-        self._waiting: list[bytes] = []
+        self._waiting: list[bytes] = []  # pieces of one line or more
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._try_again_at: float | None = None
@@ -34,30 +33,16 @@ class Stream:
             self._sink = _instead()
             self._missing(error)
 
-    def put(self, line: bytes) -> None:
-        """Queue a line; it goes out with its batch."""
-        if self._size + len(line) > MOST_WAITING_BYTES:
-            self._dropped(1)
+    def put(self, piece: bytes) -> None:
+        """Queue a line, or some that came together; they go out with their batch."""
+        if self._size + len(piece) > MOST_WAITING_BYTES:
+            self._dropped([piece])
             return
-        self._waiting.append(line)
-        self._size += len(line)
+        self._waiting.append(piece)
+        self._size += len(piece)
         if self._timer is None:
             self._start_timer()
-        elif self._size >= FLUSH_BYTES > self._size - len(line):
-            self.flush()
-
-    def put_all(self, lines: Sequence[bytes]) -> None:
-        """Queue lines that came together."""
-        size = sum(map(len, lines))
-        if self._size + size > MOST_WAITING_BYTES:
-            for line in lines:
-                self.put(line)
-            return
-        self._waiting += lines
-        self._size += size
-        if self._timer is None:
-            self._start_timer()
-        elif self._size >= FLUSH_BYTES > self._size - size:
+        elif self._size >= FLUSH_BYTES > self._size - len(piece):
             self.flush()
 
     def put_now(self, line: bytes) -> None:
@@ -85,18 +70,18 @@ class Stream:
             self.reopen()
         if not self._waiting:
             return
-        taken, error = self._sink.write(self._waiting)
+        rest, error = self._sink.write(self._waiting)
         if error is not None:
-            self._dropped(len(self._waiting) - taken)
+            self._dropped(rest)
             self.problem = f"{self._sink.target}: {error.strerror or error}"
-            taken = len(self._waiting)
+            rest = []
         elif self._try_again_at is None:
             self.problem = None
-        del self._waiting[:taken]
-        self._size = sum(map(len, self._waiting))
+        self._waiting = rest
+        self._size = sum(map(len, rest))
         if self._size > MOST_WAITING_BYTES:
-            self._dropped(len(self._waiting))
-            self._waiting.clear()
+            self._dropped(rest)
+            self._waiting = []
             self._size = 0
 
     def reopen(self) -> str | None:
@@ -125,16 +110,16 @@ class Stream:
         self.problem = f"{self._target}: {error.strerror or error}; writing to {self._sink.target}"
         self._try_again_at = self._clock.now() + REOPEN_AFTER_S
 
-    def _dropped(self, lines: int) -> None:
-        if self.counters is not None and lines:
-            self.counters.add("logs.dropped", lines)
+    def _dropped(self, pieces: list[bytes]) -> None:
+        if self.counters is not None and pieces:
+            self.counters.add("logs.dropped", sum(piece.count(b"\n") for piece in pieces))
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.flush()
-        self._dropped(len(self._waiting))
+        self._dropped(self._waiting)
         self._waiting.clear()
         self._sink.close()
 

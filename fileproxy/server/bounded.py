@@ -14,6 +14,10 @@ class Weighed(Protocol):
         """Bytes it takes, its key included."""
         ...
 
+    def gone(self) -> None:
+        """It is no longer in the table."""
+        ...
+
 
 V = TypeVar("V", bound=Weighed)
 
@@ -40,12 +44,14 @@ class Bounded(Generic[K, V]):
         """Keep a row, instead of an older one of this key; the oldest make room."""
         self.drop(key)
         if row.weight > self.most_bytes:
+            row.gone()
             return
         self._rows[key] = row
         self.bytes += row.weight
         while self.bytes > self.most_bytes:
             _, oldest = self._rows.popitem(last=False)
             self.bytes -= oldest.weight
+            oldest.gone()
 
     def refresh(self, key: K) -> None:
         """It is in use: let it outlive what came after it."""
@@ -55,7 +61,11 @@ class Bounded(Generic[K, V]):
     def drop(self, key: K) -> None:
         if (row := self._rows.pop(key, None)) is not None:
             self.bytes -= row.weight
+            row.gone()
 
     def clear(self) -> None:
+        rows = tuple(self._rows.values())
         self._rows.clear()
         self.bytes = 0
+        for row in rows:
+            row.gone()

@@ -97,6 +97,7 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._open: set[Front] = set()
         self._turned_away: set[Front] = set()  # told so, and not closed yet
+        self._unlooked = 0  # connections that will not be asked for the number of their descriptors
         self._per_client: Counter[str] = Counter()
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
@@ -131,15 +132,23 @@ class Connections:
 
     def _refusal(self, front: Front) -> str:
         policy = self.policy
-        sock = front.transport.get_extra_info("socket")
         if len(self._open) >= policy.connections:
             return "Too many connections are open."
-        if sock is not None and sock.fileno() >= policy.last_descriptor:
+        if self._descriptors_low(front):
             return "Nearly all file descriptors are in use."
         most = policy.connections_per_client
         if most is None or not front.peer or self._per_client[front.peer] < most or front.peer in policy.unlimited:
             return ""
         return f"More than {most} connections are open from this address."
+
+    def _descriptors_low(self, front: Front) -> bool:
+        """Looking costs as much as admitting, so while many are free not every connection is looked at."""
+        self._unlooked -= 1
+        if self._unlooked > 0 or (sock := front.transport.get_extra_info("socket")) is None:
+            return False
+        left = self.policy.last_descriptor - int(sock.fileno())
+        self._unlooked = min(RESERVE // 4, left // 4)
+        return left <= 0
 
     def lost(self, front: Front) -> None:
         """A connection that was counted has gone."""

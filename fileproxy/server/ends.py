@@ -52,7 +52,7 @@ class Ends(asyncio.Protocol):
     __slots__ = (
         "_answered", "_at", "_body", "_body_held", "_body_started", "_body_taken", "_buffered", "_connections", "_eof",
         "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_served", "_since", "_thrown_away",
-        "_transport", "block", "ending", "head", "peer", "phase", "raw", "written",
+        "_transport", "block", "ending", "head", "peer", "phase", "raw", "socket", "written",
     )  # fmt: skip
 
     head: Head  # not set before the first request that was handed on
@@ -65,6 +65,7 @@ class Ends(asyncio.Protocol):
         self.ending = "client_gone"
         self.raw = b""  # the head as it came, where its answer may be tabled (fast.py)
         self.block: Block | None = None  # the last one that fast.py knew
+        self.socket: int | None = None  # its descriptor, once it is asked for; -1: none to write to (pages.py)
         self.written = False
         self._handler: Serving | None = None
         self._held = b""  # came, but not handed on

@@ -32,6 +32,7 @@ from fileproxy.model import Ask, Load, Meta, VaryRule, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
+from fileproxy.server.pages import Pages, Shelf
 from fileproxy.server.trip import Hits
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from fileproxy.settings.schema import Route
 
 LARGEST = 256 * 1024  # bytes of a file; for larger ones the way is short beside the bytes
-SETTLE_S = 0.002  # how long hits wait to be counted: alone, counting costs more than answering
+SETTLE_S = 0.01  # how long hits wait to be counted: alone, counting costs more than answering
 SHARE = 16  # of the memory tier's budget, a part of this size for each table
 BLOCK_OVERHEAD = 600  # bytes; measured with tracemalloc, rounded up
 ROW_OVERHEAD = 2600
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
+_NEVER = b"\0"  # what no request ends with
+_OFTEN = 8  # hits within a second for which a larger body is put into pages
 _IDS = 256  # made at a time
 
 
@@ -99,18 +102,25 @@ class Proof(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """A known header block of one peer."""
+    """A known header block of one peer. Its connections keep it, so that the next head need not be looked up for it."""
 
-    site: Site
+    rows: dict[bytes, Row]  # of its site, by request line
+    text: bytes
+    cut: int  # its length, negative
     trusted: bool  # the peer's X-Request-Id is taken over
     line: bytes  # its part of the access line
     weight: int
+
+    def gone(self) -> None:
+        self.text = _NEVER
 
 
 @dataclass(slots=True, eq=False)
 class Row:
     """The answer to a request line on a site."""
 
+    key: tuple[Site, bytes]  # site and request line
+    rows: dict[bytes, Row]  # of the site
     frame: Frame
     record: Meta
     rule: VaryRule | None
@@ -121,8 +131,14 @@ class Row:
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
-    hits: list[tuple[bytes, Block]] = field(default_factory=list)  # not settled yet: id, and whose
+    hits: dict[Block, list[bytes]] = field(default_factory=dict)  # not settled yet: their ids, by whose they are
     seconds: float = 0.0  # that answering takes
+    used: int = 0  # hits since the cache was last asked about it
+    pages: Pages | None = None  # its body for sendfile
+
+    def gone(self) -> None:
+        if self.rows.get(self.key[1]) is self:
+            del self.rows[self.key[1]]
 
 
 class Fast:
@@ -136,26 +152,33 @@ class Fast:
         self._loop = asyncio.get_running_loop()
         self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
         self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
+        self._sites: dict[Site, dict[bytes, Row]] = {}
         self._generation: Generation | None = None
         self._longest = 0
         self._load: Load | None = None  # the last one that was no reason to shed
         self._answered: list[Row] = []  # rows with hits that are not settled
         self._timer: asyncio.TimerHandle | None = None
         self._ids: list[bytes] = []
+        self._shelf = Shelf()
+        self._hits = 0
 
     # --- for each request -----------------------------------------------------------------------------------------
 
-    def answer(self, raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
+    def answer(self, raw: bytes, front: Front) -> float | None:
         """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
-        end = raw.find(b"\r\n")
-        lines, given = raw[end:], b""
-        block = self._blocks.get((peer, lines))
-        if block is None:
-            lines, given = known.without_id(lines)
-            if not given or (block := self._blocks.get((peer, lines))) is None:
-                return None
-        key = (block.site, raw[:end])
-        row = self._rows.get(key)
+        block, given = front.block, b""
+        if block is not None and raw.endswith(block.text):  # as nearly always
+            row = block.rows.get(raw[: block.cut])
+        else:
+            end = raw.find(b"\r\n")
+            lines = raw[end:]
+            block = self._blocks.get((front.peer, lines))
+            if block is None:
+                lines, given = known.without_id(lines)
+                if not given or (block := self._blocks.get((front.peer, lines))) is None:
+                    return None
+            front.block = block
+            row = block.rows.get(raw[:end])
         if row is None or len(raw) > self._longest:
             return None
         now, body, service = self._now(), None, self._service
@@ -166,16 +189,19 @@ class Fast:
             and service.load is self._load
         ):
             body = self._memory.whole_now(row.record, row.rule)
-        if body is None and (body := self._renewed(key, row, now)) is None:
+        if body is None and (body := self._renewed(row, now)) is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
         if len(body) <= _JOINED:
-            transport.write(row.before + request_id + row.after + body)
+            front.transport.write(b"".join((row.before, request_id, row.after, body)))
         else:
-            transport.writelines((row.before + request_id + row.after, body))
-        if not row.hits:
-            self._note(row, now)
-        row.hits.append((request_id, block))
+            head = row.before + request_id + row.after
+            if row.pages is None or not row.pages.send(front, head, body):
+                front.transport.writelines((head, body))
+        try:
+            row.hits[block].append(request_id)
+        except KeyError:
+            self._note(row, block, request_id, now)
         return now
 
     def _is_open(self) -> bool:
@@ -195,9 +221,10 @@ class Fast:
         self._longest = min(current.settings.limits.head, known.LONGEST_HEAD)
         self._blocks.clear()
         self._rows.clear()
+        self._sites.clear()
         return True
 
-    def _renewed(self, key: tuple[Site, bytes], row: Row, now: float) -> bytes | None:
+    def _renewed(self, row: Row, now: float) -> bytes | None:
         """Ask the cache what it thinks of the row's file now. The bytes, or None: this is to be served the long way."""
         if not self._is_open():
             return None
@@ -211,10 +238,13 @@ class Fast:
                 row.before, row.after = row.frame.render(
                     standing.age, standing.status.member(name), formatdate(epoch, usegmt=True)
                 )
+                if len(body) > _JOINED and row.used >= _OFTEN:
+                    row.pages = self._shelf.put(row.record.rid, body, self._memory.budget // SHARE)
+                row.used = 0
                 row.until = now + known.lasts(standing.age_s, standing.status.ttl_s or 0.0, epoch)
-                self._rows.refresh(key)
+                self._rows.refresh(row.key)
                 return body
-        self._rows.drop(key)
+        self._rows.drop(row.key)
         return None
 
     def _new_id(self) -> bytes:
@@ -224,12 +254,14 @@ class Fast:
 
     # --- what was answered ----------------------------------------------------------------------------------------
 
-    def _note(self, row: Row, now: float) -> None:
-        """The first hit since ``settle`` is the one that is timed: all are the same work."""
-        row.seconds = self._now() - now
-        if self._timer is None:
-            self._timer = self._loop.call_later(SETTLE_S, self.settle)
-        self._answered.append(row)
+    def _note(self, row: Row, block: Block, request_id: bytes, now: float) -> None:
+        """The first hit of a row since ``settle`` is the one that is timed: all are the same work."""
+        if not row.hits:
+            row.seconds = self._now() - now
+            self._answered.append(row)
+            if self._timer is None:
+                self._timer = self._loop.call_later(SETTLE_S, self.settle)
+        row.hits[block] = [request_id]
 
     def settle(self) -> None:
         """Count and log what was answered since this was last done; also called before counts are told."""
@@ -242,15 +274,26 @@ class Fast:
         start = logs.access_start()
         lines: list[bytes] = []
         for row in rows:
-            hits, row.hits = row.hits, []
-            times = len(hits)
+            hits, row.hits = row.hits, {}
+            times = sum(map(len, hits.values()))
+            row.used += times
+            self._hits += times
             self._memory.used_now(row.record, times)
             Hits(row.label, times, row.record.size, row.seconds).add_to(self._service.counters)
             if start is not None:
                 end = row.line % (row.seconds, row.seconds)
-                lines += [start + request_id + block.line + end for request_id, block in hits]
+                for block, ids in hits.items():
+                    rest = block.line + end
+                    lines.append(start + (rest + start).join(ids) + rest)
         if lines:
-            logs.access_batch(lines)
+            logs.access_batch(b"".join(lines))
+
+    def close(self) -> None:
+        """Count what was answered, and forget everything."""
+        self.settle()
+        self._blocks.clear()
+        self._rows.clear()
+        self._shelf.clear()
 
     # --- what is learned ------------------------------------------------------------------------------------------
 
@@ -275,14 +318,24 @@ class Fast:
         if lines.count(b"\r\n") - 2 >= proof.generation.settings.limits.headers:
             return  # with the line that was left out it may be one too many
         site = Site(ask.authority, ask.scheme, _codings(ask))
-        if self._learn_row(proof, (site, raw[:end])):
+        rows = self._rows_of(site)
+        if self._learn_row(proof, (site, raw[:end]), rows):
             line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
+            weight = BLOCK_OVERHEAD + len(lines) + len(line)
+            block = Block(rows, lines, -len(lines), ask.trusted_peer, line, weight)
             self._blocks.most_bytes = self._memory.budget // SHARE
-            self._blocks.add(
-                (ask.peer, lines), Block(site, ask.trusted_peer, line, BLOCK_OVERHEAD + len(lines) + len(line))
-            )
+            self._blocks.add((ask.peer, lines), block)
 
-    def _learn_row(self, proof: Proof, key: tuple[Site, bytes]) -> bool:
+    def _rows_of(self, site: Site) -> dict[bytes, Row]:
+        """A site's rows. A block whose site was left out here while it had none is learned anew."""
+        rows = self._sites.get(site)
+        if rows is None:
+            if len(self._sites) > 2 * len(self._rows) + 64:
+                self._sites = {site: rows for site, rows in self._sites.items() if rows}
+            rows = self._sites[site] = {}
+        return rows
+
+    def _learn_row(self, proof: Proof, key: tuple[Site, bytes], rows: dict[bytes, Row]) -> bool:
         """False when the file or the answer's head is of a kind that cannot be known."""
         ask, route, record = proof.ask, proof.route, proof.record
         if (old := self._rows.get(key)) is not None and old.record is record:
@@ -298,7 +351,7 @@ class Fast:
         line = line.replace(b"%", b"%%") + b',"seconds":%.6f,"first_byte":%.6f}\n'
         weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
         label = ",".join(route.hosts) + route.path
-        row = Row(frame, record, None, proof.renew, label, line, weight)
+        row = Row(key, rows, frame, record, None, proof.renew, label, line, weight)
         standing = proof.renew()
         if standing is None or standing.record is not record:
             return False
@@ -306,15 +359,19 @@ class Fast:
             return False
         row.rule = standing.rule
         self._rows.most_bytes = self._memory.budget // SHARE
+        rows[key[1]] = row
         self._rows.add(key, row)
-        return self._renewed(key, row, self._now()) is not None
+        return self._renewed(row, self._now()) is not None
 
     def statistics(self) -> dict[str, int]:
-        """For ``/stats``: rows and bytes of the tables."""
+        """For ``/stats``: what the tables hold, and how many asks they answered."""
+        self.settle()
         return {
+            "hits": self._hits,
             "request_lines": len(self._rows),
             "header_blocks": len(self._blocks),
-            "bytes": self._rows.bytes + self._blocks.bytes,
+            "bodies": len(self._shelf),
+            "bytes": self._rows.bytes + self._blocks.bytes + self._shelf.bytes,
         }
 
 

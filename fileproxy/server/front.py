@@ -79,8 +79,12 @@ class Front(Ends):
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
-        if phase is _IDLE and not self._held and self._answer_known(data):
-            return
+        if phase is _IDLE and not (self._held or self._paused) and (answer := self._connections.answer) is not None:
+            answered_at = answer(data, self)
+            if answered_at is not None:
+                self._since = answered_at
+                self._served = True
+                return
         if phase is Phase.SERVING:
             self._take_more(data)
         elif phase is Phase.LINGERING:
@@ -150,8 +154,8 @@ class Front(Ends):
 
         False: ``raw`` is not one such head and nothing else, or this is no time for it; nothing was done.
         """
-        fast = self._connections.fast
-        if fast is None or self._paused or (answered_at := fast.answer(raw, self.peer, self._transport)) is None:
+        answer = self._connections.answer
+        if answer is None or self._paused or (answered_at := answer(raw, self)) is None:
             return False
         self._since = answered_at
         self._served = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,7 +74,7 @@ class LogLines(Protocol):
         """How the lines of requests begin that end now, up to the text of their id; None when there is no log."""
         ...
 
-    def access_batch(self, lines: Sequence[bytes]) -> None:
+    def access_batch(self, lines: bytes) -> None:
         """Whole access lines."""
         ...
 

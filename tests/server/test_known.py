@@ -103,17 +103,26 @@ def test_a_head_lasts_while_it_says_the_same(age: float, ttl: float, epoch: floa
 @dataclass
 class Weight:
     weight: int
+    told: int = 0  # how often that it is gone
+
+    def gone(self) -> None:
+        self.told += 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40))), st.integers(0, 100))
 def test_a_bounded_table_keeps_within_its_bytes(added: list[tuple[int, int]], most: int) -> None:
     table: Bounded[int, Weight] = Bounded(most)
+    rows: list[Weight] = []
     for key, weight in added:
         table.add(key, row := Weight(weight))
+        rows.append(row)
         assert table.bytes <= most
         assert (table.get(key) is row) == (weight <= most)
-    assert table.bytes == sum(kept.weight for key in range(10) if (kept := table.get(key)))
+    left = [kept for key in range(10) if (kept := table.get(key))]
+    assert table.bytes == sum(kept.weight for kept in left)
+    assert [row.told for row in rows] == [0 if any(row is kept for kept in left) else 1 for row in rows]
     table.clear()
+    assert all(row.told == 1 for row in rows)
     assert (len(table), table.bytes) == (0, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fileproxy.clock import ManualClock
 from fileproxy.http.dates import parse_date
+from fileproxy.server import pages
 from fileproxy.server.fast import LARGEST
 from fileproxy.settings import Settings
 from tests.clients import Connection, Got
@@ -45,12 +47,12 @@ class Play:
         self.fast = fast
         answer = fast.answer
 
-        def spied(raw: bytes, peer: str, transport: asyncio.Transport) -> float | None:
-            answered_at: float | None = answer(raw, peer, transport)
+        def spied(raw: bytes, front: Any) -> float | None:
+            answered_at: float | None = answer(raw, front)
             self.known += answered_at is not None
             return answered_at
 
-        fast.answer = spied
+        running.house._connections.answer = spied
 
     async def get(self, *lines: str, path: str = "/f", method: str = "GET", host: str = "files.test") -> Got:
         got = await self.running.fetch(path, *lines, method=method, host=host)
@@ -143,7 +145,8 @@ async def test_m_files_and_n_clients_need_m_plus_n_rows(play: Any) -> None:
         for path in ("/f", "/g"):
             await one.get(f"User-Agent: {agent}", path=path)
     assert one.known == 8
-    assert {**one.fast.statistics(), "bytes": 0} == {"request_lines": 2, "header_blocks": 4, "bytes": 0}
+    shown = one.fast.statistics()
+    assert (shown["request_lines"], shown["header_blocks"], shown["hits"]) == (2, 4, 8)
 
 
 async def test_a_target_with_percent_signs_and_secrets_is_logged_as_always(play: Any) -> None:
@@ -422,6 +425,53 @@ async def test_who_does_not_read_is_not_written_to(play: Any) -> None:
             assert (await connection.answer()).sha256 == file.sha256()
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What was asked of sendfile, and what it took: of each call."""
+    calls: list[tuple[int, int]] = []
+
+    def spied(target: int, source: int, offset: int, count: int) -> int:
+        calls.append((count, 0))
+        took = os.sendfile(target, source, offset, count)
+        calls[-1] = count, took
+        return took
+
+    monkeypatch.setattr(pages, "sendfile", spied)
+    return calls
+
+
+async def test_a_larger_body_asked_for_often_goes_out_by_sendfile(play: Any, sent: list[tuple[int, int]]) -> None:
+    one: Play = await play()
+    await one.warm()
+    before = shown(await one.get())
+    for _ in range(8):
+        await one.get()
+    assert not sent
+    one.clock.tick(0.9)
+    after = shown(await one.get())
+    assert sent == [(FILE.size, FILE.size)]
+    assert (after[0], after[4], after[5]) == (before[0], before[4], before[5])
+    assert one.fast.statistics()["bodies"] == 1
+    await one.running.house._caching.bans.announce([("key", "files//f", False)])
+    assert (await one.get()).complete
+    assert len(sent) == 1
+
+
+async def test_what_sendfile_leaves_is_sent_as_well(play: Any, sent: list[tuple[int, int]]) -> None:
+    file = Content(5, 200 * KIB)
+    one: Play = await play(Reply(file, headers=(HOUR,)))
+    await one.warm()
+    for _ in range(9):
+        await one.get()
+    one.clock.tick(0.9)
+    async with await one.running.connect(receive_buffer=4096) as connection:
+        await connection.send(HEAD * 200)
+        await one.running.counts.wait_for(lambda: one.running.counts["downloads.active"] == 1)
+        for _ in range(200):
+            assert (await connection.answer()).sha256 == file.sha256()
+    assert any(took < asked for asked, took in sent)
+
+
 async def test_a_client_that_has_ended_its_side_gets_its_answer(play: Any) -> None:
     one: Play = await play()
     await one.warm()
@@ -486,6 +536,21 @@ async def test_what_leaves_memory_is_not_known(play: Any) -> None:
     one.running.house._caching.store.memory.resize(0)
     assert (await one.get()).get("x-cache") == "MISS"
     assert one.known == 0
+
+
+async def test_what_a_connection_knew_ends_with_its_configuration(play: Any) -> None:
+    one: Play = await play()
+    line = "X-Forwarded-For: 192.0.2.7"
+    async with await one.running.connect() as connection:
+        for _ in range(4):
+            await connection.ask("GET", "/f", line)
+        assert one.known == 2
+        await one.reload(server={"trusted_proxies": []})
+        for _ in range(3):
+            await connection.ask("GET", "/f", line)
+    await one.running.quiet()
+    clients = [entry["client"] for entry in one.running.lines.access_lines]
+    assert sorted(clients) == ["127.0.0.1"] * 3 + ["192.0.2.7"] * 4
 
 
 async def test_another_configuration_begins_anew(play: Any) -> None:
