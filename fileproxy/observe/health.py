@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from fileproxy.http.coding import Coding
 from fileproxy.observe.stats import optimization
 
 Status = Literal["ok", "degraded", "failing"]
@@ -123,7 +124,7 @@ def logs_part(problems: Mapping[str, str], dropped: int) -> Part:
     return part("ok", dropped=dropped)
 
 
-def compression_part(codings: Collection[str], missing: Mapping[str, str]) -> Part:
+def compression_part(codings: Collection[Coding], missing: Mapping[Coding, str]) -> Part:
     """Content codings that can be offered, and why others cannot. Without any, files are sent as they are."""
     detail = "; ".join(f"{coding} is not offered: {why}" for coding, why in sorted(missing.items()))
     return part("ok", detail, codings=list(codings))

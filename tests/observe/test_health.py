@@ -6,6 +6,7 @@ import pytest
 
 from fileproxy.observe.health import (
     cache_parts,
+    compression_part,
     descriptors_part,
     health,
     logs_part,
@@ -78,3 +79,13 @@ def test_a_sick_tier_degrades_and_a_missing_one_does_not() -> None:
     assert parts["one_fetch"]["status"] == "ok"
     alone = cache_parts({**described, "owners": {"slot": None, "held": []}})["one_fetch"]
     assert "each worker fetches for itself" in alone["detail"]
+
+
+def test_a_coding_that_is_missing_is_named_and_no_reason_to_worry() -> None:
+    assert compression_part(("zstd", "br", "gzip"), {}) == {"status": "ok", "codings": ["zstd", "br", "gzip"]}
+    told = compression_part(("gzip",), {"zstd": "not there", "br": "broken"})
+    assert told == {
+        "status": "ok",
+        "detail": "br is not offered: broken; zstd is not offered: not there",
+        "codings": ["gzip"],
+    }

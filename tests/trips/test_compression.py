@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import json
 import random
 from importlib import import_module
 from pathlib import Path
@@ -413,6 +414,28 @@ async def test_many_at_once_get_the_same_file(play: Any) -> None:
     gots = await asyncio.gather(*[one.running.fetch("/f", f"Accept-Encoding: {accept}") for accept in accepts])
     assert {hashlib.sha256(decoded(got)).hexdigest() for got in gots} == {hashlib.sha256(MEDIUM).hexdigest()}
     assert len(one.origin.requests) == 1
+
+
+async def test_it_is_shown(play: Any) -> None:
+    one: Play = await play(page(SMALL))
+    got = await one.get("Accept-Encoding: br")
+    stats = json.loads((await one.get(path="/stats")).body)
+    assert stats["codings"] == {"br": {"answers": 1, "kept": 0, "bytes_in": len(SMALL), "bytes_out": got.size}}
+    health = json.loads((await one.get(path="/health")).body)
+    assert health["parts"]["compression"] == {"status": "ok", "codings": ["zstd", "br", "gzip"]}
+
+
+async def test_it_goes_by_how_busy_the_loop_is(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one: Play = await play(page(SMALL))
+    one.compression._busy = lambda: one.running.house._busy.share
+    clock: Any = one.running.clock
+    assert (await one.get("Accept-Encoding: gzip")).get("content-encoding") == "gzip"
+    monkeypatch.setattr("fileproxy.app.worked_s", clock.now)  # always at work
+    await clock.advance(3.0)
+    assert (await one.get("Accept-Encoding: br")).get("content-encoding") is None
+    monkeypatch.setattr("fileproxy.app.worked_s", lambda: 0.0)
+    await clock.advance(3.0)
+    assert (await one.get("Accept-Encoding: br")).get("content-encoding") == "br"
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
