@@ -18,6 +18,7 @@ from benchmarks.cpu import pinned
 from benchmarks.peers import ROOT, Peer
 from benchmarks.race.contestants import CLIENT_CORE
 
+TOGETHER = 16  # connections that are opened before the first answer is read
 _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
@@ -44,7 +45,6 @@ def _run(command: list[str], seconds: float) -> tuple[str, float]:
 
 def wrk(peer: Peer, path: str, size: int, seconds: float, connections: int, *headers: str) -> Load:
     """``path`` over and over on so many connections. wrk takes whole seconds; less is for trying."""
-    # wrk gives each answer up after its timeout and counts it as an error; a crowd of slow large ones needs time
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "20s"]
     for header in headers:
         command += ["-H", header]
@@ -74,7 +74,7 @@ def curl(peer: Peer, path: str, size: int, times: int) -> Load:
 
 
 def connecting(peer: Peer, path: str, size: int, seconds: float) -> Load:
-    """One request on each connection, the next after the last; the client closes, as most programs do."""
+    """One request on each connection, ``TOGETHER`` at a time; the client closes, as most programs do."""
     said, used = _run(
         [sys.executable, "-m", "benchmarks.race.client", str(peer.port), path, str(size), str(seconds)], seconds
     )
@@ -83,30 +83,40 @@ def connecting(peer: Peer, path: str, size: int, seconds: float) -> Load:
 
 
 def connect_for(port: int, path: str, size: int, seconds: float) -> str:
-    """What ``connecting`` starts."""
+    """What ``connecting`` starts. Latency is from before connecting until the last byte was read."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     times: list[float] = []
     start = now = time.monotonic()
     while now < start + seconds:
-        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        asked: list[tuple[float, socket.socket]] = []
+        for _ in range(TOGETHER):
+            began = time.monotonic()
+            connection = socket.create_connection(("127.0.0.1", port), 20)
             connection.sendall(request)
-            got = 0
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (data := connection.recv(65536)):
-                    raise RuntimeError("the connection ended within a head")
-                head += data
-            got = len(head) - head.index(b"\r\n\r\n") - 4
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(head[:80].decode("latin-1"))
-            while got < size:
-                if not (data := connection.recv(65536)):
-                    raise RuntimeError("the connection ended within a body")
-                got += len(data)
-        before, now = now, time.monotonic()
-        times.append((now - before) * 1000)
+            asked.append((began, connection))
+        for began, connection in asked:
+            with connection:
+                _read(connection, size)
+            now = time.monotonic()
+            times.append((now - began) * 1000)
     times.sort()
     return f"{len(times)} {now - start} {times[len(times) // 2]} {times[len(times) * 99 // 100]}"
+
+
+def _read(connection: socket.socket, size: int) -> None:
+    """One answer of ``size`` bytes."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        if not (data := connection.recv(65536)):
+            raise RuntimeError("the connection ended within a head")
+        head += data
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(head[:80].decode("latin-1"))
+    got = len(head) - head.index(b"\r\n\r\n") - 4
+    while got < size:
+        if not (data := connection.recv(65536)):
+            raise RuntimeError("the connection ended within a body")
+        got += len(data)
 
 
 if __name__ == "__main__":
