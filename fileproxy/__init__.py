@@ -30,9 +30,10 @@ Rooms meet only in ``server/download.py`` and ``app.py``; import-linter checks i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # without ``typing``, which the first request of ``fileproxy get`` need not wait for
 if TYPE_CHECKING:
+    from typing import Any
+
     from fileproxy.client import (
         ChecksumMismatch,
         Client,

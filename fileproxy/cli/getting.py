@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fileproxy.client import Client, Result
+    from fileproxy.client.early import Early
     from fileproxy.client.progress import Display
 
 
@@ -52,8 +53,8 @@ class Options:
     quiet: bool = False
 
 
-def download(options: Options) -> int:
-    """Fetch it all; the exit code. Raises WrongUsage, Failed, OSError."""
+def download(options: Options, early: Early | None = None) -> int:
+    """Fetch it all; the exit code. ``early``: a connection for the first file. Raises WrongUsage, Failed, OSError."""
     from fileproxy.client.api import run
     from fileproxy.client.progress import display
 
@@ -82,6 +83,7 @@ def download(options: Options) -> int:
         ca=options.ca,
         verify=not options.insecure,
         mirrors_match=options.mirrors_match,
+        early=early,
     )
     _validate(tasks)
     # TERM ends it as Ctrl-C does: the part file stays. INT is heard even where a shell started us with it ignored (in

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from fileproxy.cli import Failed
-from fileproxy.cli.getting import Options, WrongUsage, download
+from fileproxy.client.early import Early, read_url
+
+TYPE_CHECKING = False  # without ``typing``, for the same reason
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fileproxy.cli.getting import Options
 
 FLAGS = {
     "-c": "resume", "--continue": "resume", "--insecure": "insecure", "--restart": "restart", "-f": "force",
@@ -24,10 +29,22 @@ VALUES = {
     "--timeout": "timeout", "-H": "header", "--header": "header", "--ca": "ca", "--mirrors-match": "mirrors_match",
 }  # fmt: skip
 NUMBERS = {"connections": range(1, 65), "jobs": range(1, 65)}
+# With other options the first request could be another one, or there could be none.
+SWITCH_S = 0.0005  # how long importing keeps the interpreter while bytes wait for it (Python: 0.005)
+EARLY = {"urls", "output", "connections", "checksum", "resume", "restart", "force", "accept_unframed", "quiet"}
+HEX_DIGITS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}
 
 
 def parse(arguments: list[str]) -> Options | None:
     """The options of ``get``; None where the other reader should have a look."""
+    from fileproxy.cli.getting import Options
+
+    found = read(arguments)
+    return None if found is None else Options(**found)
+
+
+def read(arguments: list[str]) -> dict[str, Any] | None:
+    """The same by name, without defaults."""
     found: dict[str, Any] = {"urls": []}
     waiting = list(reversed(arguments))
     while waiting:
@@ -42,7 +59,7 @@ def parse(arguments: list[str]) -> Options | None:
             return None
         else:
             found["urls"].append(one)
-    return Options(**found)
+    return found
 
 
 def _put(found: dict[str, Any], key: str, value: str) -> bool:
@@ -57,13 +74,43 @@ def _put(found: dict[str, Any], key: str, value: str) -> bool:
     return True
 
 
+def begin(found: dict[str, Any]) -> Early | None:
+    """Send the first request now, where it is plain what it will be and nothing will keep it from being made."""
+    urls = [read_url(url) for url in found["urls"]]
+    checksum = found.get("checksum")
+    if sys.platform != "linux" or not urls or None in urls or not EARLY.issuperset(found):
+        return None
+    if checksum is not None and not _is_checksum(checksum):
+        return None
+    first = urls[0]
+    assert first is not None
+    output = found.get("output") or ""
+    if output == "-":
+        return None
+    if not output or output.endswith("/") or os.path.isdir(output):
+        output = os.path.join(output, first[3].partition("?")[0].rpartition("/")[2])
+    if os.path.exists(output + ".part") or (os.path.exists(output) and "force" not in found):
+        return None
+    sys.setswitchinterval(SWITCH_S)
+    return Early(*first, alone=len(urls) == 1 and found.get("connections", 1) == 1)
+
+
+def _is_checksum(text: str) -> bool:
+    name, _, digits = text.partition("=")
+    return len(digits) == HEX_DIGITS.get(name) and set("0123456789abcdef").issuperset(digits)
+
+
 def quick(arguments: list[str]) -> int | None:
     """Do what ``fileproxy get ARGUMENTS`` asks for; the exit code, or None when nothing was done."""
-    options = parse(arguments)
-    if options is None:
+    found = read(arguments)
+    if found is None:
         return None
+    early = begin(found)
+    # What takes time to import comes now, while the first answer is on its way.
+    from fileproxy.cli.getting import Options, WrongUsage, download
+
     try:
-        return download(options)
+        return download(Options(**found), early)
     except WrongUsage:
         return None
     except Failed as error:
@@ -74,5 +121,8 @@ def quick(arguments: list[str]) -> int | None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sentence = f"{where}{error.strerror or error}"
+    finally:
+        if early is not None:
+            early.drop()
     print(f"fileproxy: {sentence}", file=sys.stderr)
     return 1

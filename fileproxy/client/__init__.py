@@ -7,8 +7,9 @@
 * ``stream.py``    files that are one answer only: a single stream, no resume
 * ``plan.py``      which bytes are missing, which segment is next (pure). How long it is, which one is late and how
   many connections there are: ``control/segments.py``, ``control/growth.py``
-* ``http1.py``     asking an HTTP/1.1 server;  ``framing.py``  what its answers' octets say (pure)
-* ``connect.py``   opening connections
+* ``server.py``    asking one server;  ``http1.py``  a connection to it;  ``framing.py``  what its octets say (pure)
+* ``connect.py``   opening connections;  ``asking.py``  what a request looks like (pure)
+* ``early.py``     the first request of ``fileproxy get``, sent before the rest of this is imported
 * ``mirrors.py``   one URL of the file: redirects, rests, what it gave
 * ``partfile.py``  ``OUT.part`` and its journal ``OUT.part.json``
 * ``checksum.py``  what the whole file must hash to;  ``names.py``  safe file names (pure);  ``rate.py``  rate limit
@@ -19,9 +20,13 @@ Law 1 is kept by ``fill/join.py``: bytes join only under the same strong validat
 user gave proves the whole. Nothing here imports gunicorn, redis, aiohttp or pydantic: it starts in a tenth of a second.
 """
 
-from fileproxy.client.api import Client, download
-from fileproxy.client.failures import ChecksumMismatch, DownloadError, DownloadFailed, PartFileError
-from fileproxy.client.values import Progress, Result, Statistics
+TYPE_CHECKING = False  # without ``typing``: see ``early.py``
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fileproxy.client.api import Client, download
+    from fileproxy.client.failures import ChecksumMismatch, DownloadError, DownloadFailed, PartFileError
+    from fileproxy.client.values import Progress, Result, Statistics
 
 __all__ = [
     "ChecksumMismatch",
@@ -34,3 +39,14 @@ __all__ = [
     "Statistics",
     "download",
 ]
+
+_HOMES = {"Client": "api", "download": "api", "Progress": "values", "Result": "values", "Statistics": "values"}
+
+
+def __getattr__(name: str) -> "Any":
+    """Imported when it is used: ``early.py`` has to begin before the rest."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(f"fileproxy.client.{_HOMES.get(name, 'failures')}"), name)

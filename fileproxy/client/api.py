@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fileproxy.client.checksum import Checksum
+from fileproxy.client.early import Early
 from fileproxy.client.mirrors import source_of
 from fileproxy.client.rate import RateLimit
 from fileproxy.client.tally import Tally
@@ -40,6 +41,7 @@ class Client:
         ca: PEM file of the certificate authorities to trust instead of the system's. verify: False trusts anybody.
         mirrors_match: ``etag``, or ``size+mtime`` to take mirrors with equal size and Last-Modified for equal. With a
             checksum the size alone is enough: the checksum proves the rest.
+        early: a connection for the first download that was begun before all this was imported.
 
     Raises:
         ValueError: an option is wrong.
@@ -57,6 +59,7 @@ class Client:
         verify: bool = True,
         mirrors_match: Literal["etag", "size+mtime"] = "etag",
         clock: Clock | None = None,
+        early: Early | None = None,
     ) -> None:
         self._options = Options(
             connections=connections,
@@ -69,6 +72,7 @@ class Client:
             mirrors_match=mirrors_match,
         )
         self._clock = clock or SystemClock()
+        self._early = early
         rate = self._options.limit_rate
         self._limit = None if rate is None else RateLimit(rate, self._clock)
         self._tally = Tally()
@@ -149,8 +153,15 @@ class Client:
 
     async def _run(self, job: Job, on_progress: OnProgress | None) -> Result:
         self._tally.downloads += 1
+        early, self._early = self._early, None
         one = Download(
-            job, self._options, tally=self._tally, limit=self._limit, clock=self._clock, on_progress=on_progress
+            job,
+            self._options,
+            tally=self._tally,
+            limit=self._limit,
+            clock=self._clock,
+            on_progress=on_progress,
+            early=early,
         )
         self._running.append(one)
         try:

@@ -40,12 +40,12 @@ class Dialer:
         self._verify = verify
         self._context: ssl.SSLContext | None = None
 
-    async def dial(self, place: Place, make: Callable[[], P]) -> P:
-        """A connection of the protocol that ``make`` makes. Raises UpstreamError, Shed."""
+    async def dial(self, place: Place, make: Callable[[], P], sock: socket.socket | None = None) -> P:
+        """A connection of the protocol that ``make`` makes, over ``sock`` if given. Raises UpstreamError, Shed."""
         address = place.address
         try:
             async with asyncio.timeout(self._connect_s):
-                return await self._open(place, make)
+                return await self._open(place, make, sock)
         except TimeoutError as error:
             raise errors.ConnectTimeout(f"{address}: no connection in time") from error
         except socket.gaierror as error:
@@ -60,17 +60,18 @@ class Dialer:
             kind = _CONNECT.get(error.errno or 0, errors.UpstreamError)
             raise kind(f"{address}: no connection ({_reason(error)})") from error
 
-    async def _open(self, place: Place, make: Callable[[], P]) -> P:
+    async def _open(self, place: Place, make: Callable[[], P], sock: socket.socket | None) -> P:
         loop = asyncio.get_running_loop()
         context = self._tls() if place.scheme == "https" else None
         name = place.host if context is not None else None
-        if is_address(place.host):
+        if sock is None and is_address(place.host):
             _, made = await loop.create_connection(make, place.host, place.port, ssl=context, server_hostname=name)
             return made
-        from aiohappyeyeballs import start_connection  # noqa: PLC0415 - only names need it
+        if sock is None:
+            from aiohappyeyeballs import start_connection  # noqa: PLC0415 - only names need it
 
-        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1)
+            found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1)
         try:
             _, made = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
         except BaseException:

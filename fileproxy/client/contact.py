@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fileproxy.client.asking import first_range
 from fileproxy.client.checksum import Checksum
 from fileproxy.client.failures import Declined, DownloadFailed
 from fileproxy.client.mirrors import Mirror, best
@@ -48,8 +49,8 @@ class Opened:
         return Checksum.of_digests(parse_digests(self.answer.headers, "Repr-Digest"))
 
 
-async def contact(mirrors: Sequence[Mirror], first: int, clock: Clock, timeout_s: float) -> Opened:
-    """Ask one mirror after the other for the bytes from ``first`` on.
+async def contact(mirrors: Sequence[Mirror], first: int, clock: Clock, timeout_s: float, length: int = FIRST) -> Opened:
+    """Ask one mirror after the other for the bytes from ``first`` on, the first one for ``length`` of them.
 
     Raises DownloadFailed when none gives them within ``timeout_s``, with the reason of each.
     """
@@ -60,8 +61,9 @@ async def contact(mirrors: Sequence[Mirror], first: int, clock: Clock, timeout_s
             asked = clock.now()
             mirror.asking()
             try:
-                return await _open(mirror, first, clock)
+                return await _open(mirror, first, length, clock)
             except UpstreamError as error:
+                length = FIRST
                 mirror.failed(error, began=asked, after_bytes=False)
         hopeful = [one for one in mirrors if one.hopeless is None]
         wait_s = min((one.rests_until() for one in hopeful), default=0.0) - clock.now()
@@ -76,10 +78,10 @@ def reasons(mirrors: Sequence[Mirror]) -> str:
     return "; ".join(found)
 
 
-async def _open(mirror: Mirror, first: int, clock: Clock) -> Opened:
-    answer = await mirror.fetch((("Range", f"bytes={first}-{first + FIRST - 1}"),))
+async def _open(mirror: Mirror, first: int, length: int, clock: Clock) -> Opened:
+    answer = await mirror.fetch((first_range(first, length),))
     try:
-        found = _judge(mirror, answer, first, clock)
+        found = _judge(mirror, answer, first, length, clock)
     except BaseException:
         await answer.body.aclose()
         raise
@@ -97,7 +99,7 @@ async def _open(mirror: Mirror, first: int, clock: Clock) -> Opened:
         raise
 
 
-def _judge(mirror: Mirror, answer: Answer, first: int, clock: Clock) -> Opened | None:
+def _judge(mirror: Mirror, answer: Answer, first: int, length: int, clock: Clock) -> Opened | None:
     """What the answer to the range is good for; None: ask without one. Raises UpstreamError."""
     now = clock.time()
     if answer.status == 200:
@@ -107,7 +109,7 @@ def _judge(mirror: Mirror, answer: Answer, first: int, clock: Clock) -> Opened |
     if answer.status != 206:
         raise declined(answer, clock)
     part = parse_content_range(header(answer.headers, "Content-Range") or "")
-    if part is None or part.first != first or part.last >= first + FIRST:
+    if part is None or part.first != first or part.last >= first + length:
         raise BadAnswer(f"{answer.mirror}: sent another part of the file than was asked")
     if answer.body.length is not None and answer.body.length != part.length:
         raise BadAnswer(f"{answer.mirror}: a Content-Range that contradicts Content-Length")

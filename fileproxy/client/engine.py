@@ -30,6 +30,8 @@ from fileproxy.tasks import Tasks
 
 TICK_S = 0.1
 SAVE_EVERY_S = 2.0
+FIRST_SAVE_S = 0.5  # what is here sooner needs no journal
+FLUSH_BYTES = 4 * 1024 * 1024  # the disk begins with what came, so that it is soon done in the end
 LAG_S = 1.0  # when we run this late ourselves, nobody's silence is judged
 SLACK_S = 0.05  # a usual first byte before one was measured
 
@@ -40,6 +42,7 @@ class Engine:
     Args:
         report: called several times a second while it runs.
         round_trip_s: from asking to the first byte on an open connection, as the first answer took; 0 = not known.
+        ahead_s: for how long bytes of the first answer have been coming already; None: it was asked for just now.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Engine:
         tally: Tally,
         report: Callable[[], None],
         round_trip_s: float = 0.0,
+        ahead_s: float | None = None,
     ) -> None:
         self.size = door.meta.size
         self._mirrors = mirrors
@@ -68,13 +72,15 @@ class Engine:
         self._flights: list[Flight] = []
         self._tasks = Tasks(self._unexpected)
         self._news = asyncio.Event()
-        self._growth = growth_for(options.connections, clock.now(), round_trip_s)
+        self._growth = growth_for(options.connections, clock.now() - (ahead_s or 0.0), round_trip_s)
+        self._ahead_s = ahead_s
         self._fatal: BaseException | None = None
         self._first_byte_s: list[float] = [round_trip_s] if round_trip_s else []
         self._hedge_left = hedge_budget(self.size)
         self._last_byte = self._ticked = clock.now()
-        self._saved = clock.now() - SAVE_EVERY_S  # the first journal at once, but beside the first requests
+        self._saved = clock.now() - SAVE_EVERY_S + FIRST_SAVE_S
         self._came = 0
+        self._unflushed = Spans()
         self._saving: asyncio.Task[None] | None = None
 
     @property
@@ -100,7 +106,6 @@ class Engine:
                 self._report()
             self._check()
             await self._tasks.close()
-            await asyncio.to_thread(self._part.save, tuple(self._done))
         except BaseException:
             await self._tasks.close()
             self._part.save(tuple(self._done))
@@ -113,7 +118,12 @@ class Engine:
         missing = [max(first, opened.offset) for first, gap in self._done.gaps(self.size) if gap > opened.offset]
         first = missing[0] if missing else end
         if first < end:
-            flight = Flight(opened.mirror, first, end, first, self._clock.now(), asked=False)
+            began = self._clock.now() - (self._ahead_s or 0.0)
+            flight = Flight(opened.mirror, first, end, first, began, asked=False)
+            if (
+                self._ahead_s is not None
+            ):  # a near server, whose connection may carry all of it as soon as its window has grown
+                flight.alone_until = began + self._young_s
             self._start(flight, opened)
 
     def _fill(self) -> None:
@@ -143,15 +153,16 @@ class Engine:
         known = [mirror.rate for mirror in self._mirrors if mirror.rate is not None and mirror.hopeless is None]
         if not (rates or known):
             return None
+        flights = [flight for flight in self._flights if now >= flight.alone_until]
         found = late(
-            [flight.rest(now) for flight in self._flights],
+            [flight.rest(now) for flight in flights],
             round_trip_s=self._round_trip_s,
             rate=max(known) if known else median(rates),
             hedge_budget=self._hedge_left,
         )
         if found is None:
             return None
-        behind = self._flights[found.index]
+        behind = flights[found.index]
         mirror = best([one for one in self._mirrors if not one.rangeless], now, rather_not=behind.mirror)
         if mirror is None:
             return None
@@ -297,10 +308,17 @@ class Engine:
         flight.at += len(data)
         flight.mirror.delivered(len(data))
         self._came += new
+        self._flush(flight.at - len(data), flight.at)
         self._tally.wasted += len(data) - new
         self._hedge_left = max(0, self._hedge_left - (len(data) - new))
         if new:
             self._last_byte = now
+
+    def _flush(self, first: int, end: int) -> None:
+        self._unflushed.add(first, end)
+        if self._unflushed.total >= FLUSH_BYTES:
+            spans, self._unflushed = tuple(self._unflushed), Spans()
+            self._tasks.start(asyncio.to_thread(self._part.start_flush, spans), "get-flush")
 
     def _take_over(self, flight: Flight) -> None:
         flight.replaces = False

@@ -35,6 +35,7 @@ class Flight:
     replaces: bool = False  # the twin ends as soon as bytes come from here
     stalled: bool = False
     asked: bool = True  # its answer was waited for while it flew; False: it began with one at hand
+    alone_until: float = 0.0  # nobody helps before: it is too young to be judged by its rate
     task: asyncio.Task[None] | None = None
 
     def rate(self, now: float) -> float | None:

@@ -10,21 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
-from fileproxy.client.connect import Dialer, broken
+from fileproxy.client.connect import broken
 from fileproxy.client.framing import HEAD_BYTES, Chunks, framing, parse_head
-from fileproxy.errors import BadAnswer, FirstByteTimeout, IdleTimeout, Truncated, UpstreamError, UpstreamReset
-from fileproxy.http.fields import end_to_end
-from fileproxy.model import Answer, Headers, header_values
+from fileproxy.errors import BadAnswer, IdleTimeout, Truncated, UpstreamError, UpstreamReset
+from fileproxy.model import Headers
 from fileproxy.upstream.progress import ProgressMeter
-
-if TYPE_CHECKING:
-    from fileproxy.client.tally import Tally
-    from fileproxy.upstream.redirects import Place
-
-STALE_TRIES = 3  # kept connections that turn out closed before it counts as a failed try
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -33,9 +26,16 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         buffer: bytes read at once, and about how many may wait for their reader.
         over: told once, when the connection can take the next request or none any more.
+        came: the first request was sent before, and this is what was read of its answer.
     """
 
-    def __init__(self, address: str, buffer: int, over: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        buffer: int,
+        over: Callable[[Connection], None],
+        came: Sequence[bytes] | None = None,
+    ) -> None:
         self.address = address
         self.body: Http1Body | None = None
         self.lost = False
@@ -43,6 +43,7 @@ class Connection(asyncio.BufferedProtocol):
         self._space = bytearray(buffer)
         self._view = memoryview(self._space)
         self._head = bytearray()
+        self._came = came
         self._answer: asyncio.Future[tuple[int, str, Headers]] | None = None
         self._transport: asyncio.Transport | None = None
         self._keep = False
@@ -58,6 +59,15 @@ class Connection(asyncio.BufferedProtocol):
         self._head.clear()
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
+        return await self._awaited()
+
+    async def asked(self) -> tuple[int, str, Headers]:
+        """The same where the request was sent before."""
+        self._catch_up()
+        return await self._awaited()
+
+    async def _awaited(self) -> tuple[int, str, Headers]:
+        assert self._answer is not None
         try:
             return await self._answer
         finally:
@@ -89,12 +99,23 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        if self._came is not None:
+            self._answer = asyncio.get_running_loop().create_future()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._view[:nbytes])
+        self._catch_up()
+        self._arrived(bytes(self._view[:nbytes]))
+
+    def _catch_up(self) -> None:
+        """What came before it was ours goes before all else."""
+        came, self._came = self._came or (), None
+        for piece in came:
+            self._arrived(piece)
+
+    def _arrived(self, data: bytes) -> None:
         try:
             if self.body is None and self._answer is not None and not self._answer.done():
                 self._head += data
@@ -108,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._catch_up()
         self.lost = True
         if self.body is not None:
             self.body.cut(exc)
@@ -266,86 +288,3 @@ class Http1Body:
         if not self._closed:
             self._closed = True
             self._connection.done_with(self)
-
-
-class Server:
-    """One server and the connections that wait for its next request. As many are open as are asked at once.
-
-    Args:
-        first_byte_s: how long an answer may take to begin; idle_s: how long its body may stand still.
-    """
-
-    def __init__(
-        self, place: Place, dialer: Dialer, *, first_byte_s: float, idle_s: float, buffer: int, tally: Tally
-    ) -> None:
-        self.place = place
-        self._dialer = dialer
-        self._first_byte_s = first_byte_s
-        self._idle_s = idle_s
-        self._buffer = buffer
-        self._tally = tally
-        self._all: set[Connection] = set()
-        self._idle: list[Connection] = []
-
-    async def fetch(self, path_query: str, headers: Headers) -> Answer:
-        """One GET. Where the answer has a length its first piece is waited for, too. Raises UpstreamError, Shed."""
-        lines = [f"GET {path_query} HTTP/1.1"]
-        if not header_values(headers, "Host"):
-            lines.append(f"Host: {self.place.authority}")
-        lines += [f"{name}: {value}" for name, value in headers]
-        request = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
-        for left in reversed(range(STALE_TRIES)):
-            kept = left > 0 and bool(self._idle)
-            connection = self._idle.pop() if kept else await self._dial()
-            try:
-                return await self._ask(connection, request)
-            except UpstreamReset:
-                connection.abort()
-                if not kept or connection.body is not None:
-                    raise
-            except BaseException:
-                connection.abort()
-                raise
-        raise AssertionError("the last try has a fresh connection")
-
-    async def _ask(self, connection: Connection, request: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(self._first_byte_s):
-                status, reason, headers = await connection.ask(request)
-                body = connection.body
-                assert body is not None
-                body.meter.idle_s = self._idle_s
-                body.on_bytes = self._count
-                if body.length:
-                    await body.wait()
-        except TimeoutError as error:
-            address = self.place.address
-            raise FirstByteTimeout(f"{address}: no answer within {self._first_byte_s:g} s") from error
-        timings = {"first_byte": loop.time() - began}
-        return Answer(status, reason, end_to_end(headers), body, f"get/{self.place.address}", timings=timings)
-
-    async def _dial(self) -> Connection:
-        connection = await self._dialer.dial(
-            self.place, lambda: Connection(self.place.address, self._buffer, self._settle)
-        )
-        self._tally.connections_opened += 1
-        self._all.add(connection)
-        return connection
-
-    def _count(self, amount: int) -> None:
-        self._tally.received += amount
-
-    def _settle(self, connection: Connection) -> None:
-        if connection.lost:
-            self._all.discard(connection)
-            if connection in self._idle:
-                self._idle.remove(connection)
-        elif connection.idle and connection not in self._idle:
-            self._idle.append(connection)
-
-    async def close(self) -> None:
-        for connection in list(self._all):
-            connection.abort()
-        await asyncio.sleep(0)  # the event loop closes their sockets in its next turn

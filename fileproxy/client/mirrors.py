@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
-from fileproxy import __version__
+from fileproxy.client.asking import BASE
 from fileproxy.client.connect import Dialer
+from fileproxy.client.early import Early
 from fileproxy.client.failures import Declined
-from fileproxy.client.http1 import Server
+from fileproxy.client.server import Server
 from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
 from fileproxy.clock import Clock
@@ -26,12 +27,6 @@ MOST_IGNORED = 2  # whole files in a row to requests for a part until we believe
 FIRST_PAUSE_S = 0.1  # after a failure; doubles with each further one
 LONGEST_PAUSE_S = 1.0  # between tries, so that a mirror which returns is used at once
 _EXPIRED = frozenset({401, 403, 404, 410})  # a redirect's target that was a signed link: ask the source again
-# Bytes are wanted as they are: a coding would make other bytes of them.
-BASE: Headers = (
-    ("User-Agent", f"fileproxy/{__version__}"),
-    ("Accept", "*/*"),
-    ("Accept-Encoding", "identity"),
-)
 _URI = "%!#$&'()*+,/:;=?@[]~"
 
 
@@ -60,10 +55,11 @@ def source_of(url: str) -> Step:
 
 
 class Servers:
-    """A ``Server`` for each that is asked, made when it is needed."""
+    """A ``Server`` for each that is asked, made when it is needed; ``early``: a connection that is there already."""
 
-    def __init__(self, options: Options, tally: Tally) -> None:
+    def __init__(self, options: Options, tally: Tally, early: Early | None = None) -> None:
         self._options = options
+        self._early = early
         self._tally = tally
         self._dialer = Dialer(connect_s=min(15.0, options.timeout_s), ca=options.ca, verify=options.verify)
         self._open: dict[Place, Server] = {}
@@ -84,9 +80,19 @@ class Servers:
             idle_s=min(60.0, options.timeout_s),
             buffer=buffer,
             tally=self._tally,
+            early=self._early_at(place),
         )
 
+    def _early_at(self, place: Place) -> Early | None:
+        early = self._early
+        if early is None or place != Place(early.scheme, early.host, early.port):
+            return None
+        self._early = None
+        return early
+
     async def close(self) -> None:
+        if self._early is not None:
+            self._early.drop()
         for server in self._open.values():
             await server.close()
 

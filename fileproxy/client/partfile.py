@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -145,6 +146,13 @@ class PartFile:
             count = os.pwrite(self.descriptor, view, at)
             view, at = view[count:], at + count
 
+    def start_flush(self, spans: Iterable[Span]) -> None:
+        """Let the kernel begin to write these bytes to the disk. Returns before it is done; may run in a thread."""
+        with self._lock:
+            for first, end in spans:
+                if self.descriptor >= 0:
+                    os.posix_fadvise(self.descriptor, first, end - first, os.POSIX_FADV_DONTNEED)
+
     def save(self, done: tuple[Span, ...]) -> None:
         """Flush what is here and say in the journal that these bytes are. Blocks; may run in a thread.
 
@@ -180,8 +188,6 @@ class PartFile:
 
         Raises PartFileError when the name has been taken meanwhile and may not be replaced.
         """
-        with self._lock:
-            self._finished = True
         os.fsync(self.descriptor)
         if force:
             self.path.replace(self.out)
@@ -196,6 +202,8 @@ class PartFile:
                 self.path.rename(self.out)
             else:
                 self.path.unlink()
+        with self._lock:
+            self._finished = True
         self._journal.unlink(missing_ok=True)
         _sync_folder(self.out.parent)
 

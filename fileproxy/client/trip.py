@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 from fileproxy.client.checksum import Checksum, Interrupted, hash_file
-from fileproxy.client.contact import Opened, contact
+from fileproxy.client.contact import FIRST, Opened, contact
+from fileproxy.client.early import Early
 from fileproxy.client.engine import Engine
 from fileproxy.client.failures import ChecksumMismatch, PartFileError
 from fileproxy.client.flight import Door
@@ -38,6 +39,7 @@ class Download:
         limit: RateLimit | None,
         clock: Clock,
         on_progress: OnProgress | None,
+        early: Early | None = None,
     ) -> None:
         self._job = job
         self._options = options
@@ -54,7 +56,8 @@ class Download:
         self._engine: Engine | None = None
         self._size: int | None = None
         self._resumed = 0
-        self._servers = Servers(options, tally)
+        self._early = early
+        self._servers = Servers(options, tally, early)
         self.mirrors = [
             Mirror(url, self._servers, options.headers, clock=clock, cap_s=options.timeout_s) for url in job.urls
         ]
@@ -77,8 +80,12 @@ class Download:
                 return await self._already_there(opened)
             opened = await self._of_one_version(opened, self._part)
             await self._fetch(opened, self._part)
-            verified = await self._verify(opened, self._part)
-            await asyncio.to_thread(self._part.finish, force=self._job.force)
+            try:
+                verified = await self._verify(opened, self._part)
+                await asyncio.to_thread(self._part.finish, force=self._job.force)
+            except BaseException:
+                self._part.save(tuple(self._part.done))
+                raise
             self._state = "done"
             self._tell(now=True)
             return self._result(opened, verified)
@@ -121,7 +128,12 @@ class Download:
             if not gaps:
                 return None
             first = gaps[0][0]
-        return await contact(self.mirrors, first, self._clock, self._options.timeout_s)
+        length = FIRST
+        if self._early is not None and first == 0:  # the same request as it sent
+            if not self._early.settled:
+                await asyncio.to_thread(self._early.settle)
+            length = self._early.length
+        return await contact(self.mirrors, first, self._clock, self._options.timeout_s, length)
 
     async def _of_one_version(self, opened: Opened | None, part: PartFile) -> Opened | None:
         """What is here must be of the version that is there (law 1), or must go."""
@@ -186,6 +198,7 @@ class Download:
             tally=self._tally,
             report=self._tell,
             round_trip_s=0.0 if opened is None else opened.answer.timings.get("first_byte", 0.0),
+            ahead_s=None if opened is None else opened.answer.timings.get("ahead"),
         )
         await self._engine.run(opened)
 
