@@ -13,11 +13,12 @@ Laws kept here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fileproxy.cache.admission import Admission
 from fileproxy.cache.records import encode
-from fileproxy.model import Counters, Meta, Record, VaryRule
+from fileproxy.model import Counters, Meta, Record
 
 # Measured with tracemalloc (tests/cache/test_memory.py): dictionaries, keys and objects around an entry.
 BLOCK_OVERHEAD = 448
@@ -67,18 +68,19 @@ class MemoryTier:
         self._counters.add("cache.memory_hits")
         return data
 
-    def whole_now(self, meta: Meta, rule: VaryRule | None = None) -> bytes | None:
-        """The bytes of a file of one block, while this very record is the one under its key. Counts nothing.
+    def by_heart(self) -> tuple[Callable[[bytes], Record | None], Callable[[bytes], bytes | None]]:
+        """Look-ups of records by key and of blocks by ``first_block``. They count nothing: for the fast front.
 
-        So must be ``rule``, if it was found by one. Whether they were purged is for the caller to look at.
+        A block is of use only while its record is the one under its key; whether that was purged is not looked at.
         """
-        records = self._records
-        if records.get(meta.key) is not meta or (rule is not None and records.get(rule.key) is not rule):
-            return None
-        return self._blocks.get(meta.rid + _FIRST)
+        return self._records.get, self._blocks.get
+
+    def first_block(self, rid: bytes) -> bytes:
+        """The key of a representation's first block."""
+        return rid + _FIRST
 
     def used_now(self, meta: Meta, times: int) -> None:
-        """What ``whole_now`` gave was handed out so often, all but at once: to what stays in memory that is one use."""
+        """A file of one block was handed out so often, all but at once: to what stays in memory that is one use."""
         self._policy.access(meta.key)
         self._policy.access(meta.rid + _FIRST)
         self._hits += times

@@ -52,11 +52,11 @@ class Ends(asyncio.Protocol):
     __slots__ = (
         "_answered", "_at", "_body", "_body_held", "_body_started", "_body_taken", "_buffered", "_connections", "_eof",
         "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_served", "_since", "_thrown_away",
-        "_transport", "block", "ending", "head", "peer", "phase", "raw", "socket", "written",
+        "block", "ending", "head", "peer", "phase", "raw", "socket", "transport", "written",
     )  # fmt: skip
 
     head: Head  # not set before the first request that was handed on
-    _transport: asyncio.Transport
+    transport: asyncio.Transport
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -86,14 +86,10 @@ class Ends(asyncio.Protocol):
         self._thrown_away = 0
 
     @property
-    def transport(self) -> asyncio.Transport:
-        return self._transport
-
-    @property
     def busy(self) -> bool:
         """A request is being served, or its last bytes are still on their way."""
         if self.phase in (Phase.IDLE, Phase.HEAD):
-            return self._transport.get_write_buffer_size() > 0
+            return self.transport.get_write_buffer_size() > 0
         return self.phase is not Phase.GONE
 
     # --- ends -----------------------------------------------------------------------------------------------------
@@ -105,11 +101,11 @@ class Ends(asyncio.Protocol):
         """
         if self.phase is Phase.GONE:
             return
-        if self.phase is not Phase.CLOSING or self._transport.get_write_buffer_size():
-            _reset_on_close(self._transport)  # the descriptor is surely still ours
+        if self.phase is not Phase.CLOSING or self.transport.get_write_buffer_size():
+            _reset_on_close(self.transport)  # the descriptor is surely still ours
         self.ending = ending
         self.phase = Phase.GONE
-        self._transport.abort()
+        self.transport.abort()
 
     def _refuse(self, error: BadHead) -> None:
         """Answer a head that cannot be served. The handler is idle, so nobody else writes."""
@@ -117,7 +113,7 @@ class Ends(asyncio.Protocol):
         self._send(error_answer(error.status, error.title, error.detail))
 
     def _send(self, answer: bytes) -> None:
-        self._transport.write(answer)
+        self.transport.write(answer)
         self._linger()
 
     def _spoil(self, error: ClientError) -> None:
@@ -133,12 +129,12 @@ class Ends(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._held, self._at, self._body = b"", 0, None
-        if self._eof or not self._transport.can_write_eof():
+        if self._eof or not self.transport.can_write_eof():
             self._close()
             return
         self.phase = Phase.LINGERING
         self._since = self._connections.clock.now()
-        self._transport.write_eof()
+        self.transport.write_eof()
         self._steer_reading()
 
     def _close(self) -> None:
@@ -147,8 +143,8 @@ class Ends(asyncio.Protocol):
             self.phase = Phase.CLOSING
             self._held, self._at, self._body = b"", 0, None
             self._since = self._connections.clock.now()
-            self._buffered = self._transport.get_write_buffer_size()
-            self._transport.close()
+            self._buffered = self.transport.get_write_buffer_size()
+            self.transport.close()
 
     def drain(self) -> None:
         """The worker leaves: close if idle. Who has just connected is about to ask, and gets a second to do so."""
@@ -201,7 +197,7 @@ class Ends(asyncio.Protocol):
 
     def _is_flushing(self, now: float) -> bool:
         """The answer's last bytes are still to be taken by the client; progress renews the time."""
-        left = self._transport.get_write_buffer_size()
+        left = self.transport.get_write_buffer_size()
         if left != self._buffered:
             self._buffered, self._since = left, now
         return left > 0

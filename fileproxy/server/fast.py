@@ -28,7 +28,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Ask, Load, Meta, VaryRule, header
+from fileproxy.model import Ask, Load, Meta, Record, VaryRule, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
@@ -66,9 +66,11 @@ class Memory(Protocol):
     @property
     def budget(self) -> int: ...
 
-    def whole_now(self, meta: Meta, rule: VaryRule | None) -> bytes | None:
-        """The bytes of a file of one block, while ``meta`` (and the rule it was found by) is what is stored."""
+    def by_heart(self) -> tuple[Callable[[bytes], Record | None], Callable[[bytes], bytes | None]]:
+        """Look-ups of records by key, and of the first blocks of files by ``first_block``."""
         ...
+
+    def first_block(self, rid: bytes) -> bytes: ...
 
     def used_now(self, meta: Meta, times: int) -> None:
         """It was handed out so often."""
@@ -128,6 +130,7 @@ class Row:
     label: str  # of the route
     line: bytes  # its part of the access line
     weight: int
+    place: bytes  # of its body in memory
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
@@ -147,6 +150,7 @@ class Fast:
     def __init__(self, service: Service, memory: Memory, bans: Bans) -> None:
         self._service = service
         self._memory = memory
+        self._record, self._block = memory.by_heart()
         self._bans = bans
         self._now = service.clock.now
         self._loop = asyncio.get_running_loop()
@@ -181,14 +185,16 @@ class Fast:
             row = block.rows.get(raw[:end])
         if row is None or len(raw) > self._longest:
             return None
-        now, body, service = self._now(), None, self._service
+        now, body, record, service = self._now(), None, row.record, self._service
         if (
             now < row.until
-            and row.record.ban == self._bans.seq
+            and record.ban == self._bans.seq
             and service.current is self._generation
             and service.load is self._load
+            and self._record(record.key) is record
+            and ((rule := row.rule) is None or self._record(rule.key) is rule)
         ):
-            body = self._memory.whole_now(row.record, row.rule)
+            body = self._block(row.place)
         if body is None and (body := self._renewed(row, now)) is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
@@ -230,9 +236,9 @@ class Fast:
             return None
         standing = row.renew()
         if standing is not None and _same(row, standing):
-            row.record, row.rule = standing.record, standing.rule
-            body = self._memory.whole_now(row.record, row.rule)
-            if body is not None:
+            row.record, row.rule = record, rule = standing.record, standing.rule
+            body = self._block(row.place) if self._record(record.key) is record else None
+            if body is not None and (rule is None or self._record(rule.key) is rule):
                 epoch = self._service.clock.time()
                 name = self._service.current.settings.server.name
                 row.before, row.after = row.frame.render(
@@ -351,7 +357,9 @@ class Fast:
         line = line.replace(b"%", b"%%") + b',"seconds":%.6f,"first_byte":%.6f}\n'
         weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
         label = ",".join(route.hosts) + route.path
-        row = Row(key, rows, frame, record, None, proof.renew, label, line, weight)
+        row = Row(
+            key, rows, frame, record, None, proof.renew, label, line, weight, self._memory.first_block(record.rid)
+        )
         standing = proof.renew()
         if standing is None or standing.record is not record:
             return False

@@ -57,7 +57,7 @@ class Front(Ends):
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._since = self._connections.clock.now()
         self.peer = _address(transport.get_extra_info("peername"))
         refusal = self._connections.admit(self)
@@ -185,7 +185,7 @@ class Front(Ends):
         self._body = scanner(head)
         self._body_taken = 0
         if self._handler is None:
-            self._handler = self._connections.handler(self, Tap(self, self._transport))
+            self._handler = self._connections.handler(self, Tap(self, self.transport))
             if self._paused:
                 self._handler.pause_writing()
         objection = self._handler.take_head(without_upgrade(raw) if head.upgrade else raw)
@@ -254,13 +254,13 @@ class Front(Ends):
         held = self._body_held if self._body is not None else len(self._held) - self._at > HELD
         if self._reading and held:
             self._reading = False
-            self._transport.pause_reading()
+            self.transport.pause_reading()
         elif not self._reading and not held:
             self._reading = True
             if self._body is not None:
                 self._since = self._connections.clock.now()
                 self._body_taken = 0
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     # --- what the aiohttp side calls ------------------------------------------------------------------------------
 

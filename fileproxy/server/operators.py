@@ -56,9 +56,10 @@ async def answer(page: str, ask: Ask, generation: Generation, service: Service) 
         case _:
             if not operator:
                 raise Refused(_REFUSED)
-            if service.fast is not None:
-                service.fast.settle()
-            return _json(200, await service.stats())
+            if service.fast is None:
+                return _json(200, await service.stats())
+            fast = service.fast.statistics()  # counts what waits to be counted
+            return _json(200, {**await service.stats(), "fast_front": fast})
 
 
 async def _alive(ask: Ask, service: Service, operator: bool) -> tuple[int, Headers, bytes]:

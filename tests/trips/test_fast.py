@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -147,6 +148,20 @@ async def test_m_files_and_n_clients_need_m_plus_n_rows(play: Any) -> None:
     assert one.known == 8
     shown = one.fast.statistics()
     assert (shown["request_lines"], shown["header_blocks"], shown["hits"]) == (2, 4, 8)
+
+
+async def test_stats_tells_of_the_tables(play: Any) -> None:
+    one: Play = await play()
+    await one.warm()
+    async with await one.running.connect() as connection:
+        for _ in range(5):
+            await connection.ask("GET", "/f")
+        got = await connection.ask("GET", "/stats")
+    told = json.loads(got.body)
+    assert {**told["fast_front"], "bytes": 0} == {
+        "hits": 6, "request_lines": 1, "header_blocks": 1, "bodies": 0, "bytes": 0,
+    }  # fmt: skip
+    assert told["counters"]["cache.hit"] == 7
 
 
 async def test_a_target_with_percent_signs_and_secrets_is_logged_as_always(play: Any) -> None:
