@@ -120,9 +120,7 @@ class Engine:
         if first < end:
             began = self._clock.now() - (self._ahead_s or 0.0)
             flight = Flight(opened.mirror, first, end, first, began, asked=False)
-            if (
-                self._ahead_s is not None
-            ):  # a near server, whose connection may carry all of it as soon as its window has grown
+            if self._ahead_s is not None:  # one connection may carry all of it, as soon as its window has grown
                 flight.alone_until = began + self._young_s
             self._start(flight, opened)
 
