@@ -84,7 +84,7 @@ def connecting(peer: Peer, path: str, size: int, seconds: float) -> Load:
 
 def connect_for(port: int, path: str, size: int, seconds: float) -> str:
     """What ``connecting`` starts. Latency is from before connecting until the last byte was read."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()  # as the other clients: a cache's key
     times: list[float] = []
     start = now = time.monotonic()
     while now < start + seconds:

@@ -8,7 +8,6 @@ from benchmarks import network_plots
 from benchmarks.network_report import Section, as_html, as_markdown
 from benchmarks.race import figures as judged
 from benchmarks.race.cases import BY_NAME as CASES
-from benchmarks.race.cases import MISSES
 from benchmarks.race.contestants import BY_NAME, OURS
 
 Report = dict[str, Any]
@@ -33,9 +32,7 @@ def sections(report: Report) -> list[Section]:
         ]
         found.append(Section("What must be shown", table=[head, *lines]))
     for case, people in report["medians"].items():
-        found.append(
-            Section(CASES[case].title, _notes(report, case, people), _table(report, case, people), _plots(report, case))
-        )
+        found.append(Section(CASES[case].title, _notes(people), _table(report, case, people), _plots(report, case)))
     if instructions := report.get("instructions"):
         head = ["path", "instructions"]
         lines = [[path, f"{number:,}"] for path, number in instructions.items()]
@@ -52,7 +49,7 @@ def _about(report: Report) -> list[str]:
         f"{report['load_at_end']:.1f} at the end. {run['rounds']} interleaved rounds of {run['seconds']:g} s; medians. "
         f"The run took {report['took_s'] / 60:.0f} minutes.",
         "Every server on processor 0, one at a time; the load on processor 1. CPU is that of the whole process tree. "
-        f"The origin is asked only to fill the caches: it counts, and a turn with more than {MISSES:.1%} misses is no "
+        "The origin is asked only to fill the caches: it counts, and a turn in which it was asked is no "
         "result. FileProxy runs with its defaults and an access log; its peers write none. Of nginx's ways the one "
         "with the least CPU counts. Only ratios of one run mean something.",
         f"* at a rate: the load generator used {judged.BUSY:.0%} of its processor or more, so the server may be able "
@@ -68,14 +65,9 @@ def _who(report: Report) -> list[list[str]]:
     return lines
 
 
-def _notes(report: Report, case: str, people: dict[str, Any]) -> list[str]:
+def _notes(people: dict[str, Any]) -> list[str]:
     busy = [name for name, one in people.items() if one["client_busy"] >= judged.BUSY]
-    notes = [f"The load generator was the limit, or near it, with {', '.join(busy)}."] if busy else []
-    for name in people:
-        rows = [row for row in report["rows"] if row["case"] == case and row["contestant"] == name]
-        if asked := sum(row["origin_asked"] for row in rows):
-            notes.append(f"{name} asked the origin {asked} times in {sum(row['requests'] for row in rows):,} requests.")
-    return notes
+    return [f"The load generator was the limit, or near it, with {', '.join(busy)}."] if busy else []
 
 
 def _table(report: Report, case: str, people: dict[str, Any]) -> list[list[str]]:

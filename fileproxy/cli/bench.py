@@ -17,10 +17,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Handed over with all their options; each has --help of its own.
 BENCHMARKS = {
     "hits": "What a cached small file costs beside nginx.",
+    "race": "What a cached file costs beside nginx, HAProxy, Varnish, Squid and Traffic Server.",
+    "instructions": "Processor instructions of a hit, by callgrind.",
     "relay": "What passing on costs beside nginx.",
     "cache": "The block cache under crowds, kills, flipped bits, sick disks.",
     "admission": "What should stay in memory: byte hit ratios of several policies.",
     "torture": "Origins that lie, break, leave: what clients get.",
+    "instructions": "Processor instructions and memory of a hit (valgrind).",
+    "guard": "Instructions and memory of pure paths against the committed counts (valgrind).",
 }
 
 app = typer.Typer(
