@@ -12,10 +12,11 @@ fi
 
 declare -A programs=(
     [nginx-light]=nginx [wrk]=wrk [apache2-utils]=ab [aria2]=aria2c [chromium]=chromium [curl]=curl [wget]=wget
+    [valgrind]=valgrind
 )
 
 missing=()
-for package in curl wget nginx-light wrk apache2-utils aria2 chromium; do
+for package in curl wget nginx-light wrk apache2-utils aria2 chromium valgrind; do
     command -v "${programs[$package]}" >/dev/null || missing+=("$package")
 done
 [ ${#missing[@]} -gt 0 ] || { echo "All Debian programs of the lab are here."; exit 0; }
