@@ -15,7 +15,6 @@ import socket
 import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import cast
 
 from aiohttp import web
@@ -194,9 +193,10 @@ class Delivery:
     async def _pass(self, course: Course, body: Body) -> None:
         """Each piece by the mechanism that suits it."""
         outlet: Outlet | None = None
-        spout = spout_of(course) if isinstance(body, Piping) else None
+        piping = cast(Piping, body) if hasattr(body, "piped") else None  # isinstance asks a Protocol at length
+        spout = None if piping is None else spout_of(course)
         try:
-            async for piece in body.piped() if spout is not None and isinstance(body, Piping) else body:
+            async for piece in body if spout is None or piping is None else piping.piped():
                 if isinstance(piece, bytes):
                     await course.write(piece)
                     continue
@@ -220,11 +220,13 @@ class Delivery:
             await course.flushed()
             if piece.stamp is not None:
                 _check(piece)
-            ahead, left = await outlet.send(course.reply.take_head(), replace(piece, length=direct))
+            first = FileSlice(piece.descriptor, piece.offset, direct, piece.stamp)
+            ahead, left = await outlet.send(course.reply.take_head(), first)
             if ahead:
                 await course.writer.write(ahead, drain=False)
-            done = direct - left
-            piece = replace(piece, offset=piece.offset + done, length=piece.length - done)
+            if (done := direct - left) == piece.length:
+                return
+            piece = FileSlice(piece.descriptor, piece.offset + done, piece.length - done, piece.stamp)
         await self._copy(course, piece)
 
     def _outlet(self, course: Course) -> Outlet | None:

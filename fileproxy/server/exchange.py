@@ -21,7 +21,6 @@ from fileproxy.model import (
     Body,
     BytesBody,
     Headers,
-    Seekable,
     Target,
     Want,
     header,
@@ -29,7 +28,7 @@ from fileproxy.model import (
     without,
 )
 from fileproxy.server.conditions import Decision, denies_if_range, precondition, select_ranges
-from fileproxy.server.ranged import SKIP_LIMIT, Ranged, skipped
+from fileproxy.server.ranged import SKIP_LIMIT, Ranged, seekable, skipped
 
 # Said by ourselves (forwarding headers, Want.body, Range after parsing), or settled on this hop.
 _NOT_FORWARDED = FORWARDING | {"host", "content-length", "expect", "range"}
@@ -83,7 +82,7 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
     as_it_is = Selected(answer.status, answer.reason, answer.headers, answer.body, _announced(ask, answer))
     if answer.status not in (200, 206) or ask.method not in ("GET", "HEAD"):
         return as_it_is
-    local = isinstance(answer.body, Seekable)
+    local = seekable(answer.body) is not None
     decision = None
     if local or _validators(answer.headers):
         decision = precondition(ask.method, ask.headers, _judged_by(answer), now)

@@ -7,6 +7,7 @@ between them are read and dropped, which is worth it only when little lies befor
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 from fileproxy.errors import Truncated
 from fileproxy.model import Body, Piece, Seekable
@@ -15,6 +16,11 @@ Span = tuple[int, int]  # (offset, length)
 
 # Reading this much to reach a range is taken to be quicker than asking again (design.md, First contact 4).
 SKIP_LIMIT = 8 * 1024 * 1024
+
+
+def seekable(body: Body) -> Seekable | None:
+    """The body, when any part of it can be read. (``isinstance`` with a Protocol costs more than the rest of this.)"""
+    return cast(Seekable, body) if hasattr(body, "pieces") else None
 
 
 def skipped(spans: Sequence[Span]) -> int:
@@ -39,11 +45,11 @@ class Ranged:
         self.length = sum(length for _, length in spans) + sum(map(len, self._heads)) + len(tail)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        if isinstance(self._source, Seekable):
+        if (source := seekable(self._source)) is not None:
             for head, (offset, length) in zip(self._heads, self._spans, strict=True):
                 if head:
                     yield head
-                async for piece in self._source.pieces(offset, length):
+                async for piece in source.pieces(offset, length):
                     yield piece
         else:
             async for piece in self._cut_stream():

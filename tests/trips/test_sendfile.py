@@ -262,7 +262,7 @@ async def test_it_keeps_its_turn_and_its_clients_write_size(stored: Any, monkeyp
     async with await running.connect() as client:
         await client.ask("HEAD", "/f")
         (connection,) = running.house._connections._open
-        pace = connection._handler.pace  # type: ignore[union-attr]
+        pace = connection._handler.pace
         assert pace is not None
         monkeypatch.setattr(ClientPace, "look", lambda *_: None)
         pace.write = 16 * KIB
