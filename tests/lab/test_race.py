@@ -138,9 +138,11 @@ def test_a_turn_with_a_miss_is_no_result(tmp_path: Path) -> None:
         pytest.skip("nginx is not installed")
     (tmp_path / "files").mkdir()
     make_files(tmp_path / "files", {"1k"})
-    with contestants.origin(tmp_path / "files", tmp_path) as source:
-        with pytest.raises(RuntimeError, match="origin asked the origin"):
-            turn(CASES[0], source, source, 0.5)
+    with (
+        contestants.origin(tmp_path / "files", tmp_path) as source,
+        pytest.raises(RuntimeError, match="origin asked the origin"),
+    ):
+        turn(CASES[0], source, source, 0.5)
 
 
 @pytest.mark.lab
