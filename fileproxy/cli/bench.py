@@ -23,7 +23,6 @@ BENCHMARKS = {
     "cache": "The block cache under crowds, kills, flipped bits, sick disks.",
     "admission": "What should stay in memory: byte hit ratios of several policies.",
     "torture": "Origins that lie, break, leave: what clients get.",
-    "instructions": "Processor instructions and memory of a hit (valgrind).",
     "guard": "Instructions and memory of pure paths against the committed counts (valgrind).",
 }
 
