@@ -7,6 +7,7 @@ there are; a test compares.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -106,8 +107,13 @@ def quick(arguments: list[str]) -> int | None:
     if found is None:
         return None
     early = begin(found)
-    # What takes time to import comes now, while the first answer is on its way.
+    # What takes time to import comes now, while the first answer is on its way. Nothing of it is garbage.
+    gc.disable()
     from fileproxy.cli.getting import Options, WrongUsage, download
+    from fileproxy.client import api as _api  # noqa: F401
+    from fileproxy.client import progress as _progress  # noqa: F401
+
+    gc.enable()
 
     try:
         return download(Options(**found), early)

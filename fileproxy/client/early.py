@@ -30,7 +30,7 @@ ATTEMPT_S = 3.0  # then the engine connects anew: the packets may have been lost
 SEVERAL_S = 0.25  # RFC 8305 §5: a name with several addresses is the engine's, if the first does not answer soon
 LOOK_MS = 20  # how soon the engine's wish to take over is noticed
 PIECE = 512 * 1024  # read at once
-AHEAD_BYTES = 16 * 1024 * 1024  # not more of it before the engine is there
+AHEAD_BYTES = 32 * 1024 * 1024  # not more of it before the engine is there
 
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/%?&=+,:;!$()*'@")

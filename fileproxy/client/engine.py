@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from fileproxy.client.contact import Opened, is_push_back, reasons
 from fileproxy.client.failures import DownloadFailed
@@ -20,6 +19,7 @@ from fileproxy.client.mirrors import Mirror, best
 from fileproxy.client.partfile import PartFile
 from fileproxy.client.plan import FAR, Spans, next_segment, outpaced, unasked
 from fileproxy.client.rate import RateLimit
+from fileproxy.client.speed import median
 from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
 from fileproxy.clock import Clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 WINDOW_S = 3.0
 
@@ -25,3 +26,10 @@ class Speed:
             points.popleft()
         since, before = points[0]
         return max(0.0, (received - before) / (now - since)) if now > since else 0.0
+
+
+def median(values: Sequence[float]) -> float:
+    """As ``statistics.median``, which takes long to import. There is one value at least."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fileproxy.client import early as module
 from fileproxy.client.contact import FIRST
 from fileproxy.client.early import AHEAD_BYTES, FAR_BYTES, NEAR_BYTES, NEAR_S, Early, read_url
 from fileproxy.client.mirrors import source_of
+from fileproxy.client.speed import median
 from fileproxy.control.growth import LONG_S
 from tests.client.conftest import Get
 from tests.origin import MIB, Content, Gate, Origin, Reply, fin, reset
@@ -282,6 +284,11 @@ def test_what_it_reads_the_engine_reads_likewise(rest: str, scheme: str) -> None
     step = source_of(url)
     assert (step.place.scheme, step.place.host, step.place.port, step.path_query) == found
     assert urlsplit(url).fragment == ""
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
+def test_median(values: list[float]) -> None:
+    assert median(values) == statistics.median(values)
 
 
 def test_it_knows_the_values_it_does_not_import() -> None:
