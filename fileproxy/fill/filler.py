@@ -180,7 +180,9 @@ class Filler:
         entry.kept |= held
         self._entries[meta.rid] = entry
         self._current[meta.key] = entry
-        if meta.pinned and meta.blocks > LARGE_BLOCKS and meta.size != UNKNOWN_SIZE:
+        # Where another worker writes, what is missing here may be stored a moment later.
+        knows = writes or len(held) == meta.blocks
+        if knows and meta.pinned and meta.blocks > LARGE_BLOCKS and meta.size != UNKNOWN_SIZE:
             self._large[meta.rid] = entry, self._shared.clock.now() + LARGE_S
             if len(self._large) > LARGE_MOST:
                 del self._large[next(iter(self._large))]
