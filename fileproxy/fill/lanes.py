@@ -19,8 +19,9 @@ class Lanes:
 
     Attributes:
         parallel: ``upstreams.NAME.segments.parallel``.
-        cap: connections one download may have, and all read-ahead together: half of what the mirrors may get, so that
-            first bytes always find one.
+        cap: connections one download may have, and all downloads together before none may add to its first: half of
+            what the mirrors may get, so that first bytes always find one. Where so many run side by side, more
+            connections only take from the small ones (measured: benchmarks/results, crowds on a poor network).
         stall_s: no byte for so long = somebody else is asked; None: by what is known of the path.
     """
 
@@ -28,6 +29,7 @@ class Lanes:
     cap: int = MOST
     stall_s: float | None = None
     extra: int = 0  # connections of running downloads beside each one's first
+    running: int = 0  # downloads
     streams: int = 0  # downloads that have more than one
     _target: int = 0
     _learnt_at: float = float("-inf")
@@ -58,7 +60,7 @@ class Lanes:
 
     def may_add(self, own: int) -> bool:
         """Whether a download that holds ``own`` connections may open one more."""
-        return own == 0 or (own < self.most and self.extra < self.cap)
+        return own == 0 or (own < self.most and self.extra + max(0, self.running - 1) < self.cap)
 
     def measured(self, mirror: str, rate: float, now: float) -> None:
         """What one connection to a mirror brought."""

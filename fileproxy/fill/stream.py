@@ -136,6 +136,7 @@ class Stream:
         self._alone_again = False  # the origin sends no parts
         self._came = 0
         self._counted = 0  # connections in ``lanes.extra``
+        lanes.running += 1
         self._first_byte_s: deque[float] = deque([self._patience.rtt_s] if self._patience.rtt_s else [], maxlen=32)
         self._hedge_left = hedge_budget(end - at)
         self._waiting: asyncio.Future[None] | None = None
@@ -519,6 +520,7 @@ class Stream:
         if self._closed:
             return
         self._closed = True
+        self._lanes.running -= 1
         self._cancel_timer()
         self._wake()
         body, self._body = self._body, None

@@ -40,6 +40,14 @@ def test_others_use_up_what_may_be_had() -> None:
     assert not lanes.may_add(1)
 
 
+def test_where_many_downloads_run_none_adds_to_its_first() -> None:
+    lanes = Lanes(cap=4, extra=1, running=3)
+    assert lanes.may_add(1)
+    lanes.running = 4
+    assert not lanes.may_add(1)
+    assert lanes.may_add(0)
+
+
 # --- what was worth it ------------------------------------------------------------------------------------------------
 
 
