@@ -7,6 +7,7 @@ them: what is more, longer, or not taken at once is dropped, which changes nothi
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import ref
 
 from fileproxy.model import Ask, Counters, Headers
 from fileproxy.server.ends import Phase
@@ -25,7 +26,7 @@ class Hints:
     def __init__(self, front: Front, trip: Trip, counters: Counters) -> None:
         self._front = front
         self._head = front.head  # of this request: a later one on the connection has another
-        self._trip = trip
+        self._trip = ref(trip)  # whose answer's body holds this: no cycle, so that what it holds ends with it
         self._counters = counters
         self._left = MOST
         self._bytes = BYTES
@@ -33,7 +34,10 @@ class Hints:
     def __call__(self, status: int, reason: str, headers: Headers) -> None:
         """Pass one on, if it still may be."""
         front, transport = self._front, self._front.transport
-        over = front.phase is not Phase.SERVING or front.head is not self._head or self._trip.reply is not None
+        trip = self._trip()
+        over = (
+            front.phase is not Phase.SERVING or front.head is not self._head or trip is None or trip.reply is not None
+        )
         if over or not self._left or transport.is_closing() or transport.get_write_buffer_size():
             return
         lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]

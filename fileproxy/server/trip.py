@@ -15,7 +15,7 @@ class Trip:
     """Notes of one request. ``finish`` counts them once and writes the access line."""
 
     __slots__ = (
-        "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "held", "how",
+        "__weakref__", "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "held", "how",
         "reply", "route", "status",
     )  # fmt: skip
 
