@@ -15,8 +15,8 @@ class Trip:
     """Notes of one request. ``finish`` counts them once and writes the access line."""
 
     __slots__ = (
-        "__weakref__", "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending", "held", "how",
-        "reply", "route", "status",
+        "__weakref__", "_first_byte_at", "_ours", "_sent", "_service", "_started", "answer", "ask", "cut", "ending",
+        "held", "how", "reply", "route", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, started: float) -> None:
