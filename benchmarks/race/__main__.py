@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -136,9 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
     }
     folder = Path(tempfile.mkdtemp(prefix="race-"))
     folder.chmod(0o711)  # Squid works as another user
+    ended = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending the servers
     try:
         told |= race(folder, given)
     finally:
+        signal.signal(signal.SIGTERM, ended)
         shutil.rmtree(folder, ignore_errors=True)
     told["medians"] = figures.medians(told["rows"])
     told["ratios"] = figures.ratios(told["rows"], told["medians"])
