@@ -19,6 +19,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for which they stay once all are there")
     parser.add_argument("--no-write", action="store_true", help="leave the results as they are")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what was started is ended, too
     for name in given.cases:
         kind = slow if name in SLOW_CASES else idle
         figures = kind(name, given.clients or (1000 if name in SLOW_CASES else 8000), given.seconds)
