@@ -2,7 +2,7 @@
 
 Two look-ups find the answer: the *header block* (by the peer's address and the bytes behind the request line) gives the
 *site*, which is all the block has to say; the site and the *request line* give the row. So M files and N clients need
-M + N rows.
+M + N rows. A connection keeps its last block: while it sends the same one, the first look-up is a comparison.
 
 Laws kept here:
 
@@ -12,10 +12,11 @@ Laws kept here:
 * A row holds until its head would say something wrong (Age, the freshness left), a second at most. Then the cache
   itself is asked anew (``renew``): it alone judges what is fresh. Only where an origin sends neither validator nor
   length may a newer answer that is still on its way be overlooked so long.
-* Another settings generation empties the tables. While the worker sheds or leaves, nothing is answered here.
+* Another settings generation empties the tables, and what connections kept of them is worth nothing then (``gone``).
+  While the worker sheds or leaves, nothing is answered here.
 * What is answered here is counted and logged like everything else, all of some milliseconds together (``settle``).
 
-``known.py`` says which heads may be known, ``front.py`` when they may be answered.
+``known.py`` says which heads may be known, ``front.py`` when they may be answered; ``pages.py`` sends larger bodies.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class Block:
     weight: int
 
     def gone(self) -> None:
+        """The connections that keep it must not go on by it."""
         self.text = _NEVER
 
 

@@ -472,6 +472,26 @@ async def test_a_larger_body_asked_for_often_goes_out_by_sendfile(play: Any, sen
     assert len(sent) == 1
 
 
+async def test_sendfile_overtakes_nothing(play: Any, sent: list[tuple[int, int]]) -> None:
+    one: Play = await play()
+    await one.warm()
+    for _ in range(9):
+        await one.get()
+        await one.get(path="/g")
+    one.clock.tick(0.9)
+    await one.get()
+    one.known, before = 0, len(sent)
+    async with await one.running.connect() as connection:
+        await connection.send((HEAD.replace(b"/f", b"/g") + HEAD) * 5)
+        for _ in range(5):
+            assert (await connection.answer()).sha256 == OTHER.sha256()
+            assert (await connection.answer()).sha256 == FILE.sha256()
+        assert one.known == 10
+        await connection.send(HEAD)
+        assert (await connection.answer()).sha256 == FILE.sha256()
+    assert len(sent) > before
+
+
 async def test_what_sendfile_leaves_is_sent_as_well(play: Any, sent: list[tuple[int, int]]) -> None:
     file = Content(5, 200 * KIB)
     one: Play = await play(Reply(file, headers=(HOUR,)))
