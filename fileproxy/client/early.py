@@ -24,7 +24,7 @@ import time
 from fileproxy.client.asking import BASE, first_range, get_request
 
 NEAR_S = 0.05  # ``control.growth.LONG_S``
-NEAR_BYTES = 64 * 1024 * 1024
+NEAR_BYTES = 1024 * 1024 * 1024
 FAR_BYTES = 256 * 1024  # ``contact.FIRST``
 ATTEMPT_S = 3.0  # then the engine connects anew: the packets may have been lost
 SEVERAL_S = 0.25  # RFC 8305 §5: a name with several addresses is the engine's, if the first does not answer soon
@@ -45,7 +45,9 @@ def read_url(url: str) -> tuple[str, str, int, str] | None:
     host, colon, digits = server.partition(":")
     if not mark or scheme not in _PORTS or not slash or not host or not _HOST.issuperset(host):
         return None
-    if not _PATH.issuperset(path) or (colon and not (digits.isascii() and digits.isdecimal() and len(digits) < 6)):
+    if path.endswith("?") or not _PATH.issuperset(path):
+        return None
+    if colon and not (colon and not (digits.isascii() and digits.isdecimal() and len(digits) < 6):
         return None
     port = int(digits) if colon else _PORTS[scheme]
     return (scheme, host, port, f"/{path}") if 0 < port < 65536 else None

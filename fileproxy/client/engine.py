@@ -24,7 +24,7 @@ from fileproxy.client.tally import Tally
 from fileproxy.client.values import Options
 from fileproxy.clock import Clock
 from fileproxy.control.growth import MOST, Growth, start_for
-from fileproxy.control.segments import hedge_budget, late
+from fileproxy.control.segments import hedge_budget, late, takes
 from fileproxy.errors import ConnectRefused, FileProxyError, Shed, UpstreamError, UpstreamReset
 from fileproxy.tasks import Tasks
 
@@ -32,6 +32,7 @@ TICK_S = 0.1
 SAVE_EVERY_S = 2.0
 FIRST_SAVE_S = 0.5  # what is here sooner needs no journal
 FLUSH_BYTES = 4 * 1024 * 1024  # the disk begins with what came, so that it is soon done in the end
+HELPED_S = 2.0  # where one connection is as good as several, what takes less is not shared out
 LAG_S = 1.0  # when we run this late ourselves, nobody's silence is judged
 SLACK_S = 0.05  # a usual first byte before one was measured
 
@@ -42,7 +43,8 @@ class Engine:
     Args:
         report: called several times a second while it runs.
         round_trip_s: from asking to the first byte on an open connection, as the first answer took; 0 = not known.
-        ahead_s: for how long bytes of the first answer have been coming already; None: it was asked for just now.
+        ahead_s: for how long bytes of the first answer have been coming already.
+        alone: the first answer is long, because the server is near: one connection may carry it all.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class Engine:
         tally: Tally,
         report: Callable[[], None],
         round_trip_s: float = 0.0,
-        ahead_s: float | None = None,
+        ahead_s: float = 0.0,
+        alone: bool = False,
     ) -> None:
         self.size = door.meta.size
         self._mirrors = mirrors
@@ -72,8 +75,8 @@ class Engine:
         self._flights: list[Flight] = []
         self._tasks = Tasks(self._unexpected)
         self._news = asyncio.Event()
-        self._growth = growth_for(options.connections, clock.now() - (ahead_s or 0.0), round_trip_s)
-        self._ahead_s = ahead_s
+        self._growth = growth_for(options.connections, clock.now() - ahead_s, round_trip_s, alone=alone)
+        self._ahead_s, self._alone = ahead_s, alone
         self._fatal: BaseException | None = None
         self._first_byte_s: list[float] = [round_trip_s] if round_trip_s else []
         self._hedge_left = hedge_budget(self.size)
@@ -118,9 +121,9 @@ class Engine:
         missing = [max(first, opened.offset) for first, gap in self._done.gaps(self.size) if gap > opened.offset]
         first = missing[0] if missing else end
         if first < end:
-            began = self._clock.now() - (self._ahead_s or 0.0)
+            began = self._clock.now() - self._ahead_s
             flight = Flight(opened.mirror, first, end, first, began, asked=False)
-            if self._ahead_s is not None:  # one connection may carry all of it, as soon as its window has grown
+            if self._alone:  # how much it carries is seen as soon as its window has grown
                 flight.alone_until = began + self._young_s
             self._start(flight, opened)
 
@@ -151,7 +154,7 @@ class Engine:
         known = [mirror.rate for mirror in self._mirrors if mirror.rate is not None and mirror.hopeless is None]
         if not (rates or known):
             return None
-        flights = [flight for flight in self._flights if now >= flight.alone_until]
+        flights = [flight for flight in self._flights if self._may_be_helped(flight, now)]
         found = late(
             [flight.rest(now) for flight in flights],
             round_trip_s=self._round_trip_s,
@@ -172,6 +175,14 @@ class Engine:
             self._tally.splits += 1
             behind.end = found.first
         return flight
+
+    def _may_be_helped(self, flight: Flight, now: float) -> bool:
+        """Who carries the file alone is left alone while it is young, or soon at its end: help costs something."""
+        if not self._alone:
+            return True
+        rest = flight.rest(now)
+        rate = rest.rate or flight.mirror.rate or 1.0
+        return now >= flight.alone_until and takes(rest, self._round_trip_s, rate) > HELPED_S
 
     def _replace(self, now: float) -> Flight | None:
         """No connection is free: a mirror that is far faster takes over from the flight that holds up the end.
@@ -354,8 +365,8 @@ class Engine:
         self._news.set()
 
 
-def growth_for(connections: int | None, now: float, round_trip_s: float) -> Growth:
-    """Exactly so many connections as were asked for; else some at once, and more as long as that helps."""
+def growth_for(connections: int | None, now: float, round_trip_s: float, *, alone: bool = False) -> Growth:
+    """Exactly so many connections as were asked for; else some (``alone``: one), and more as long as that helps."""
     if connections:
         return Growth(connections, connections, now, fixed=True)
-    return Growth(start_for(round_trip_s), MOST, now, again_s=math.inf)
+    return Growth(1 if alone else start_for(round_trip_s), MOST, now, again_s=math.inf)

@@ -198,7 +198,8 @@ class Download:
             tally=self._tally,
             report=self._tell,
             round_trip_s=0.0 if opened is None else opened.answer.timings.get("first_byte", 0.0),
-            ahead_s=None if opened is None else opened.answer.timings.get("ahead"),
+            ahead_s=0.0 if opened is None else opened.answer.timings.get("ahead", 0.0),
+            alone=opened is not None and opened.end is not None and opened.end - opened.offset > FIRST,
         )
         await self._engine.run(opened)
 

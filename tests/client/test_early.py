@@ -163,6 +163,14 @@ async def test_tls_begins_on_it(secure_origin: Origin, get: Get, begin: Callable
     assert secure_origin.requests[0].get("range") == f"bytes=0-{FIRST - 1}"
 
 
+async def test_a_near_server_that_is_slow_is_asked_over_more_connections(
+    origin: Origin, get: Get, begin: Callable[..., Early]
+) -> None:
+    origin.script("/f", Reply(BIG, rate=MIB))
+    await get(origin, content=BIG, client=Client(early=begin(origin)))
+    assert origin.accepted > 2
+
+
 # --- thrown away -----------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +272,7 @@ async def test_a_server_that_does_not_accept(
         ("http://a/f#x", None),
         ("http://a/f x", None),
         ("http://a/f\r\nX: y", None),
+        ("http://a/f?", None),
         ("http://a:0/f", None),
         ("http://a:99999/f", None),
         ("http://a:/f", None),
