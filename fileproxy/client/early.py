@@ -47,7 +47,7 @@ def read_url(url: str) -> tuple[str, str, int, str] | None:
         return None
     if path.endswith("?") or not _PATH.issuperset(path):
         return None
-    if colon and not (colon and not (digits.isascii() and digits.isdecimal() and len(digits) < 6):
+    if colon and not (digits.isascii() and digits.isdecimal() and len(digits) < 6):
         return None
     port = int(digits) if colon else _PORTS[scheme]
     return (scheme, host, port, f"/{path}") if 0 < port < 65536 else None
