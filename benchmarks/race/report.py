@@ -8,7 +8,7 @@ from benchmarks import network_plots
 from benchmarks.network_report import Section, as_html, as_markdown
 from benchmarks.race import figures as judged
 from benchmarks.race.cases import BY_NAME as CASES
-from benchmarks.race.contestants import BY_NAME, OURS
+from benchmarks.race.contestants import BY_NAME, OURS, PEERS
 
 Report = dict[str, Any]
 TITLE = "The race: cached files, one processor each"
@@ -31,6 +31,9 @@ def sections(report: Report) -> list[Section]:
             for one in report["goals"]
         ]
         found.append(Section("What must be shown", table=[head, *lines]))
+    if len(glance := _glance(report)) > 1:
+        text = "µs of the server's processor for a request; 1m and 1g: seconds for a GiB. Each at its best."
+        found.append(Section("At a glance", [text], glance))
     for case, people in report["medians"].items():
         found.append(Section(CASES[case].title, _notes(people), _table(report, case, people), _plots(report, case)))
     if instructions := report.get("instructions"):
@@ -62,6 +65,22 @@ def _who(report: Report) -> list[list[str]]:
     for name, one in report["contestants"].items():
         memory = f"{one['peak_rss_mib']:.0f}" if "peak_rss_mib" in one else "–"
         lines.append([name, one.get("version", "–"), one.get("missing") or BY_NAME[name].how, memory])
+    return lines
+
+
+def _glance(report: Report) -> list[list[str]]:
+    """For the README: a row for us and for each peer, a column for each case that several were in."""
+    medians = {case: people for case, people in report["medians"].items() if judged.bests(people)}
+    lines = [["", *medians]]
+    for who in (OURS, *PEERS):
+        cells = []
+        for case, people in medians.items():
+            figure = "cpu_s_per_gib" if CASES[case].per_byte else "cpu_us"
+            told = {peer: judged.best(people, peer) for peer in PEERS} | {OURS: OURS if OURS in people else None}
+            values = {peer: people[name][figure] for peer, name in told.items() if name is not None}
+            cells.append(f"{values[who]:.{2 if CASES[case].per_byte else 1}f}" if who in values else "–")
+        if any(cell != "–" for cell in cells):
+            lines.append([who, *cells])
     return lines
 
 

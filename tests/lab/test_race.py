@@ -125,6 +125,9 @@ def test_a_small_race(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     text = (tmp_path / "race.md").read_text()
     assert report.TITLE in text
     assert "| haproxy |" in text
+    glance = text.partition("## At a glance")[2].partition("##")[0]
+    assert "|  | 1k | 1k-new | 64k |" in glance
+    assert "| fileproxy |" in glance
     assert "<svg" in (tmp_path / "race.html").read_text()
     assert report.TITLE in capsys.readouterr().out
 
