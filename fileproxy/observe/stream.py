@@ -42,7 +42,7 @@ class Stream:
         self._size += len(piece)
         if self._timer is None:
             self._start_timer()
-        elif self._size >= FLUSH_BYTES > self._size - len(piece):
+        if self._size >= FLUSH_BYTES > self._size - len(piece):
             self.flush()
 
     def put_now(self, line: bytes) -> None:
