@@ -11,13 +11,14 @@ Laws kept here:
   get their bytes as they are. What is kept is a share of the memory tier's size.
 * The event loop codes only what takes about a millisecond; the rest is done by threads, one step at a time.
 
-A kept copy belongs to a representation id, whose bytes never change. It is used only for an answer that the cache gave
-from that very representation: freshness and purges are decided there.
+A kept copy belongs to a representation id, whose bytes never change (for a file in a folder: its URL and strong tag).
+It is used only for an answer that was given from that very representation: freshness and purges are decided there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from fileproxy.http import coding as rules
 from fileproxy.http.coding import Coding
 from fileproxy.http.etags import parse_etag
 from fileproxy.http.ranges import parse_content_range
-from fileproxy.model import Answer, Ask, Body, BytesBody, Counters, FileSlice, Headers, Piece, header, without
+from fileproxy.model import Answer, Ask, Body, BytesBody, Counters, FileBody, FileSlice, Headers, Piece, header, without
 from fileproxy.server import coders
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.coders import Compressor
@@ -105,7 +106,7 @@ class Compression:
 
         The caller closes its body, and the answer's.
         """
-        size = _size(answer, selected)
+        size, rid = _size(answer, selected), rid or _pinned(ask, answer)
         if options == "off" or ask.method not in ("GET", "HEAD") or selected.status not in (200, 206, 304):
             return Coded(selected, True)
         if selected.status == 304:
@@ -315,6 +316,15 @@ def _read(held: _Held, offset: int, length: int, stamp: tuple[int, int] | None) 
     if not data or (stamp is not None and (status.st_size, status.st_mtime_ns) != stamp):
         raise FileChanged("The file changed while it was being sent.")
     return data
+
+
+def _pinned(ask: Ask, answer: Answer) -> bytes | None:
+    """What stands for a representation id of a file in a folder, which is not stored: its URL and strong tag."""
+    tag = parse_etag(header(answer.headers, "ETag"))
+    if tag is None or tag.weak or not isinstance(answer.body, FileBody):
+        return None
+    text = f"{ask.scheme}://{ask.authority}{ask.target} {tag}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16, person=b"fp-coded").digest()
 
 
 def _size(answer: Answer, selected: Selected) -> int | None:

@@ -83,7 +83,7 @@ def test_a_sick_tier_degrades_and_a_missing_one_does_not() -> None:
 
 def test_a_coding_that_is_missing_is_named_and_no_reason_to_worry() -> None:
     assert compression_part(("zstd", "br", "gzip"), {}) == {"status": "ok", "codings": ["zstd", "br", "gzip"]}
-    told = compression_part(("gzip",), {"zstd": "not there", "br": "broken"})
+    told = compression_part(["gzip"], {"zstd": "not there", "br": "broken"})
     assert told == {
         "status": "ok",
         "detail": "br is not offered: broken; zstd is not offered: not there",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +139,15 @@ async def test_a_file_that_changes_under_it(tmp_path: Path) -> None:
 
 
 def decode(coding: Coding, data: bytes, *, whole: bool = True) -> bytes:
+    out: bytes
     if coding == "gzip":
         one = zlib.decompressobj(31)
-        out = one.decompress(data)
-        assert one.eof or not whole
-        return out
-    if coding == "br":
-        brotli: Any = __import__("brotli").Decompressor()
-        out = brotli.process(data)
-        assert brotli.is_finished() or not whole
-        return out
-    zstd: Any = __import__("backports.zstd", fromlist=["x"]).ZstdDecompressor()
-    out = zstd.decompress(data)
-    assert zstd.eof or not whole
+        out, ended = one.decompress(data), one.eof
+    elif coding == "br":
+        brotli: Any = import_module("brotli").Decompressor()
+        out, ended = brotli.process(data), brotli.is_finished()
+    else:
+        zstd: Any = import_module("backports.zstd").ZstdDecompressor()
+        out, ended = zstd.decompress(data), zstd.eof
+    assert ended or not whole
     return out

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 import random
 from importlib import import_module
 from pathlib import Path
@@ -506,7 +507,20 @@ async def test_a_folder(house: OpenHouse, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
     (files / "a.txt").write_bytes(LARGE)
-    running = await house({"upstreams": {"files": files.as_uri()}})
+    running = await house({"upstreams": {"files": files.as_uri()}, "cache": UNSHARED, "redis": {"url": "off"}})
+    running.house._service.compression._busy = lambda: 0.0  # type: ignore[union-attr]
     for coding in CODINGS:
         got = await running.fetch("/a.txt", f"Accept-Encoding: {coding}")
         assert (got.get("content-encoding"), decoded(got)) == (coding, LARGE)
+    tags = set()
+    for number, content in enumerate((MEDIUM, MEDIUM, MEDIUM[::-1], MEDIUM[::-1])):
+        if number in (0, 2):
+            (files / "new").write_bytes(content)
+            os.utime(files / "new", (START + number, START + number))  # a new file's tag is weak
+            (files / "new").rename(files / "b.txt")
+        got = await running.fetch("/b.txt", "Accept-Encoding: br")
+        await running.quiet()
+        assert decoded(got) == content
+        tags.add(got.get("etag"))
+    assert len(tags) == 2
+    assert running.counts.of("coding.kept", "br") == 2
