@@ -1,7 +1,7 @@
 """The bytes of an upstream's answer, handed on as they land. A body ends with its end proved, or raises.
 
-A long one whose length is known can go on through a tube (``tube.py``) while its reader takes pipes. What aiohttp read
-before is handed on first; from then on its parser sees nothing more of this answer, so the end is ours to tell it.
+A long one whose length is known goes on through a tube (``tube.py``). What aiohttp read before is handed on first; from
+then on its parser sees nothing more of this answer, so the end is ours to tell it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from fileproxy.upstream.tube import Tube, Tubes
 from fileproxy.upstream.watch import Watch
 
 WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
+READ = 1024 * 1024  # bytes of one read for who puts blocks together: aligned, so that a read is a block
+READ_LEAST, QUICK_S = 32 * 1024, 0.02  # for one that comes for the next piece later than this
+READ_ON = 256 * 1024  # of one read for a client that cannot have a pipe: what is held for it is bounded (law 5)
 _T = TypeVar("_T")
+_Moved = TypeVar("_Moved", int, bytes)
 
 
 class HttpBody:
@@ -71,6 +75,8 @@ class HttpBody:
         self._idle_s = idle_s
         self._tubes = tubes  # None: it is settled whether there is a tube
         self._tube: Tube | None = None
+        self._most = READ
+        self._handed_at = -math.inf  # a piece to who takes pipes, but had none
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -133,8 +139,8 @@ class HttpBody:
     async def _read(self) -> bytes:
         if self._closed:
             raise UpstreamReset(f"{self._address}: the body was closed")
-        if self._tube is not None:
-            return await self._drawn(self._tube)
+        if self._ready_for_tube():
+            return await self._drawn()
         content = self._content
         try:
             if content.total_bytes > self._received or content.is_eof():
@@ -194,40 +200,47 @@ class HttpBody:
     async def next_piped(self) -> Piece | PipeSlice:
         """The next piece, in a pipe if that can be."""
         if self._first is not None or not self._ready_for_tube() or self._received == self.length:
-            return await anext(self)
+            piece = await anext(self)
+            self._ready_for_tube()  # now: until a slow client comes again, aiohttp would have read on
+            return piece
         tube = self._tube
         assert tube is not None
+        if not tube.has_pipe():
+            self._read_on()
+            return await anext(self)
         try:
             return PipeSlice(tube.outlet, await self._through(tube, tube.splice))
         except _CannotSplice:
+            self._read_on()
             return await anext(self)
         except FileProxyError as error:
             self._end(error)
             raise
 
-    async def _drawn(self, tube: Tube) -> bytes:
+    def _read_on(self) -> None:
+        """Big reads for a client that takes them at once; what is held for a slow one is little."""
+        now = self._clock.now()
+        quick = now - self._handed_at < QUICK_S
+        self._most = min(READ_ON, 2 * self._most) if quick else READ_LEAST
+        self._handed_at = now
+
+    async def _drawn(self) -> bytes:
         """The next bytes through the tube, b"" at the end."""
+        tube = self._tube
+        assert tube is not None
         if self._received == self.length:
             self._let_go()
             return b""
-        data = b""
+        return await self._through(tube, lambda left: tube.read(min(left, self._most - self._received % self._most)))
 
-        def read(most: int) -> int:
-            nonlocal data
-            data = tube.read(most)
-            return len(data)
-
-        await self._through(tube, read)
-        return data
-
-    async def _through(self, tube: Tube, move: Callable[[int], int]) -> int:
-        """``move`` (at most so many bytes) as soon as there are any; how many it were."""
+    async def _through(self, tube: Tube, move: Callable[[int], _Moved]) -> _Moved:
+        """What ``move`` (at most so many bytes) brings, as soon as there is any: bytes, or their number."""
         assert self.length is not None
         while True:
             if self._closed or self._lost is None or self._lost.done():
                 raise UpstreamReset(f"{self._address}: the connection broke after byte {self._received}")
             try:
-                amount = move(self.length - self._received)
+                moved = move(self.length - self._received)
             except BlockingIOError:
                 await self._wait(tube.readable)
                 continue
@@ -235,11 +248,12 @@ class HttpBody:
                 if error.errno == errno.EINVAL and move == tube.splice:
                     raise _CannotSplice from error
                 raise translate(error, self._address) from error
-            if not amount:
+            if not moved:
                 raise Truncated(f"{self._address}: {self._received} of {self.length} bytes came")
+            amount = moved if isinstance(moved, int) else len(moved)
             self._meter.record(amount, 0.0)
             self._note(amount)
-            return amount
+            return moved
 
     def _let_go(self) -> None:
         """The whole answer went through the tube: aiohttp is told, and has its connection back.

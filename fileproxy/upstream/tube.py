@@ -1,7 +1,8 @@
-"""A connection's bytes into a pipe, without this process touching them (Linux: ``splice``).
+"""A connection's bytes past its transport: read in big pieces, or into a pipe without being copied (``splice``).
 
 From the moment a tube is laid, nobody else reads the connection: what aiohttp read before must have been handed on. It
-works on a duplicate of the descriptor, as uvloop refuses a transport's own. Bytes can also be had as such.
+works on a duplicate of the descriptor, as uvloop refuses a transport's own. aiohttp's parser copies what it is given,
+and the loops before it; here bytes are copied once, out of the kernel, or not at all.
 """
 
 from __future__ import annotations
@@ -14,35 +15,40 @@ from typing import Any
 from fileproxy.model import Counters
 
 CAPACITY = 1024 * 1024  # of a pipe; the most that a process without privileges may have
-READ = 256 * 1024  # bytes of one read
-MOST = 64  # tubes of one upstream in a worker: what they may hold in the kernel
+MOST_PIPES = 64  # of one upstream in a worker: what they may hold in the kernel
 AVAILABLE = hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")
+_FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
 
 class Tube:
-    """Lay it with :meth:`Tubes.lay`. ``outlet``: the end of the pipe that its reader empties."""
+    """Laid by :class:`Tubes`. ``outlet``: the end of the pipe that its reader empties; -1 while there is none."""
 
-    def __init__(self, tubes: Tubes, source: int, outlet: int, inlet: int) -> None:
-        self.outlet = outlet
+    def __init__(self, tubes: Tubes, source: int) -> None:
+        self.outlet = -1
+        self._inlet = -1
         self._tubes = tubes
         self._source = source
-        self._inlet = inlet
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+
+    def has_pipe(self) -> bool:
+        """There is a pipe, or can be one: not on other systems, with too many already, or no descriptors left."""
+        if self.outlet < 0 and not self._closed and (pipe := self._tubes.pipe()) is not None:
+            self.outlet, self._inlet = pipe
+        return self.outlet >= 0
 
     def splice(self, most: int) -> int:
         """So many bytes are in the pipe now, which must have been empty; 0 = the peer has closed.
 
         Raises BlockingIOError when there are none yet, another OSError when the connection broke or cannot be spliced.
         """
-        flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-        amount = os.splice(self._source, self._inlet, min(most, CAPACITY), flags=flags)
+        amount = os.splice(self._source, self._inlet, min(most, CAPACITY), flags=_FLAGS)
         self._tubes.counters.add("bytes.spliced", amount)
         return amount
 
     def read(self, most: int) -> bytes:
         """The same bytes as such."""
-        return os.read(self._source, min(most, READ))
+        return os.read(self._source, most)
 
     async def readable(self) -> None:
         """Wait until there is something to splice or read, or until :meth:`wake`."""
@@ -69,37 +75,47 @@ class Tube:
             asyncio.get_running_loop().remove_reader(self._source)
             self.wake()
         self._closed = True
-        self._tubes.laid -= 1
-        for descriptor in (self._source, self._inlet, self.outlet):
-            os.close(descriptor)
+        os.close(self._source)
+        if self.outlet >= 0:
+            self._tubes.pipes -= 1
+            os.close(self._inlet)
+            os.close(self.outlet)
 
 
 class Tubes:
     """The tubes of one upstream."""
 
-    def __init__(self, counters: Counters, most: int = MOST) -> None:
+    def __init__(self, counters: Counters) -> None:
         self.counters = counters
-        self.laid = 0
-        self._most = most
+        self.pipes = 0
 
     def lay(self, transport: Any) -> Tube | None:
-        """A tube from this connection, which its transport no longer reads; None where that cannot be: TLS, another
-        system, too many already, no descriptors left.
+        """A tube from this connection, which its transport no longer reads; None where that cannot be: TLS, no
+        descriptors left.
         """
         sock = transport.get_extra_info("socket")
-        if not AVAILABLE or self.laid >= self._most or sock is None or sock.fileno() < 0:
+        if sock is None or sock.fileno() < 0 or transport.get_extra_info("ssl_object") is not None:
             return None
-        if transport.get_extra_info("ssl_object") is not None:
-            return None
-        opened: list[int] = []
         try:
-            opened += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            fcntl.fcntl(opened[1], fcntl.F_SETPIPE_SZ, CAPACITY)
-            opened.append(os.dup(sock.fileno()))
-        except OSError:  # no descriptors, or no memory for pipes: bytes can go the usual way
-            for descriptor in opened:
-                os.close(descriptor)
+            source = os.dup(sock.fileno())
+        except OSError:
             return None
         transport.pause_reading()
-        self.laid += 1
-        return Tube(self, opened[2], opened[0], opened[1])
+        return Tube(self, source)
+
+    def pipe(self) -> tuple[int, int] | None:
+        """Both ends of a new pipe."""
+        if not AVAILABLE or self.pipes >= MOST_PIPES:
+            return None
+        try:
+            outlet, inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, CAPACITY)
+        except OSError:  # this user has too much in pipes
+            os.close(inlet)
+            os.close(outlet)
+            return None
+        self.pipes += 1
+        return outlet, inlet
