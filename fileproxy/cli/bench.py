@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {
     "hits": "What a cached small file costs beside nginx.",
     "race": "What a cached file costs beside nginx, HAProxy, Varnish, Squid and Traffic Server.",
+    "instructions": "Processor instructions of a hit, by callgrind.",
     "relay": "What passing on costs beside nginx.",
     "cache": "The block cache under crowds, kills, flipped bits, sick disks.",
     "admission": "What should stay in memory: byte hit ratios of several policies.",

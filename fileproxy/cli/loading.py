@@ -68,14 +68,14 @@ def load(wish: Wish) -> None:
     with display(quiet=wish.quiet) as shown:
         result = _run(lambda stop: _one(wish, plan, targets, tls, stop, shown.watch(f"{plan.clients:,} clients")))
     figures = result.figures
-    notes = _notes(figures)
+    said = notes(figures)
     bad = result.interrupted or not figures["requests"] or figures["error_share"] > wish.max_errors
     different = result.tally.errors[_OTHER_BYTES]
     report = {
         **_header("load", f"Load: {plan.clients:,} clients, {_where(targets)}", plan, targets),
         "figures": figures,
         "service": _difference(before, _service(targets)),
-        "notes": notes,
+        "notes": said,
     }
     _tell(report, wish.output)
     if bad or different:
@@ -342,7 +342,7 @@ def _where(targets: list[Target]) -> str:
     return f"{what} at {', '.join(hosts[:3])}{' …' if len(hosts) > 3 else ''}"
 
 
-def _notes(figures: dict[str, Any]) -> list[str]:
+def notes(figures: dict[str, Any]) -> list[str]:
     said = []
     if figures["generator_was_the_limit"]:
         share = figures["generator_cpu"]

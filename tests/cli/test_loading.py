@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fileproxy.bench.run import Seen
+from fileproxy.bench.plan import Plan
+from fileproxy.bench.run import Result, Seen
+from fileproxy.bench.tally import Outcome, Tally
+from fileproxy.cli import loading
 from fileproxy.cli.load_display import Lines, display, sentence
 from tests.life.tools import fileproxy
 from tests.origin import Content, OriginThread, Reply
@@ -162,3 +165,12 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
 
 def test_a_sentence_before_the_first_answer() -> None:
     assert sentence(Seen(0.0, 2.0, 0, 0, 0, None)) == "0 requests, 0/s, 0.0 MB/s, 0 errors"
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.95, True), (0.85, False)])
+def test_a_busy_generator_is_warned_of(share: float, warned: bool) -> None:
+    tally = Tally()
+    tally.add(Outcome(200, 0.001, 0.001, None))
+    figures = Result(Plan(), tally, 1.0, share, False).figures
+    assert figures["generator_was_the_limit"] is warned
+    assert any("The generator used 95%" in note for note in loading.notes(figures)) is warned
