@@ -26,7 +26,6 @@ from fileproxy.upstream.watch import Watch
 
 WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
 READ = 1024 * 1024  # bytes of one read for who puts blocks together: aligned, so that a read is a block
-READ_LEAST, QUICK_S = 32 * 1024, 0.02  # for one that comes for the next piece later than this
 READ_ON = 256 * 1024  # of one read for a client that cannot have a pipe: what is held for it is bounded (law 5)
 _T = TypeVar("_T")
 _Moved = TypeVar("_Moved", int, bytes)
@@ -76,7 +75,6 @@ class HttpBody:
         self._tubes = tubes  # None: it is settled whether there is a tube
         self._tube: Tube | None = None
         self._most = READ
-        self._handed_at = -math.inf  # a piece to who takes pipes, but had none
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -200,29 +198,19 @@ class HttpBody:
     async def next_piped(self) -> Piece | PipeSlice:
         """The next piece, in a pipe if that can be."""
         if self._first is not None or not self._ready_for_tube() or self._received == self.length:
-            piece = await anext(self)
-            self._ready_for_tube()  # now: until a slow client comes again, aiohttp would have read on
-            return piece
+            return await anext(self)
         tube = self._tube
         assert tube is not None
+        self._most = READ_ON
         if not tube.has_pipe():
-            self._read_on()
             return await anext(self)
         try:
             return PipeSlice(tube.outlet, await self._through(tube, tube.splice))
         except _CannotSplice:
-            self._read_on()
             return await anext(self)
         except FileProxyError as error:
             self._end(error)
             raise
-
-    def _read_on(self) -> None:
-        """Big reads for a client that takes them at once; what is held for a slow one is little."""
-        now = self._clock.now()
-        quick = now - self._handed_at < QUICK_S
-        self._most = min(READ_ON, 2 * self._most) if quick else READ_LEAST
-        self._handed_at = now
 
     async def _drawn(self) -> bytes:
         """The next bytes through the tube, b"" at the end."""
