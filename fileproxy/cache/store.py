@@ -64,7 +64,7 @@ class Store:
     ) -> None:
         self.memory = memory
         self.disk = disk
-        self._near = disk if isinstance(disk, Near) else None
+        self._near: Near | None = disk if isinstance(disk, Near) else None
         self.shared = shared
         self._bans = bans
         self._counters = counters
