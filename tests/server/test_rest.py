@@ -31,7 +31,7 @@ async def test_an_idle_connection_gives_its_handler_back_and_answers_again(place
     assert front.task is task
     await place.clock.advance(0.1)
     place.connections.sweep()
-    assert front.task is None
+    await until(lambda: front.task is None)
     await until(task.done)
     assert not wire.closed
     front.data_received(GET + GET)
