@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fileproxy.errors import FileChanged, Truncated
@@ -63,12 +63,14 @@ async def coded(body: Any, coding: Coding = "gzip", size: int | None = None, rid
         owner.close()
 
 
+@settings(deadline=None, max_examples=25)  # threads on a busy machine
 @given(st.lists(st.integers(0, len(TEXT)), max_size=12), st.sampled_from(CODINGS))
 async def test_the_same_bytes_whatever_pieces_they_came_in(places: list[int], coding: Coding) -> None:
     whole = await coded(Pieces([TEXT]), coding, len(TEXT))
     assert await coded(Pieces(cut(TEXT, places)), coding, len(TEXT)) == whole
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=12))
 async def test_steps_are_equal(places: list[int]) -> None:
     steps: list[int] = []
