@@ -72,6 +72,28 @@ _TUNED = """
 """
 
 
+# The same, keeping what it relays on disk. What does not fit into the buffers goes to the cache file at once.
+_CACHING = """
+    sendfile on; tcp_nopush off; tcp_nodelay on; access_log off; keepalive_requests 100000000;
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=files:16m max_size=64g inactive=1h use_temp_path=off;
+    upstream origin {{ server {origin}; keepalive 128; keepalive_requests 100000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location / {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_cache files;
+            proxy_cache_valid 200 1h;
+            proxy_buffer_size 32k;
+            proxy_buffers 8 256k;
+            proxy_busy_buffers_size 512k;
+            proxy_temp_file_write_size 512k;
+        }}
+    }}
+"""
+
+
 def free_port() -> int:
     """A port of loopback nobody listens on now."""
     with socket.socket() as probe:
@@ -181,6 +203,30 @@ def nginx_default(upstream: Peer, core: int, folder: Path) -> Peer:
 
 def nginx_tuned(upstream: Peer, core: int, folder: Path) -> Peer:
     return _nginx("nginx-tuned", _TUNED, core, folder, origin=f"127.0.0.1:{upstream.port}")
+
+
+def nginx_caching(upstream: Peer, core: int, folder: Path) -> Peer:
+    return _nginx("nginx-caching", _CACHING, core, folder, origin=f"127.0.0.1:{upstream.port}")
+
+
+def fileproxy_caching(upstream: Peer, core: int, folder: Path) -> Peer:
+    """This checkout's FileProxy with memory and disk tier, one worker, nothing that limits requests."""
+    folder = folder / "fileproxy-caching"
+    folder.mkdir()
+    port = free_port()
+    command = [sys.executable, "-m", "fileproxy", "serve", upstream.url, "--host", "127.0.0.1", "--port", str(port)]
+    for setting in (
+        "routes.0.upstream=files",
+        "routes.0.cache=1h",
+        "upstreams.files.rate_limit=off",
+        "cache.disk.size=64GiB",
+        "logs.access=off",
+        "logs.audit=off",
+        f"logs.error={folder}/error.log",
+    ):
+        command += ["--set", setting]
+    command += ["--workers", "1", "--redis", "off", "--cache-dir", str(folder / "cache")]
+    return Peer("fileproxy-caching", command, port, core, folder, env={"PYTHONPATH": str(ROOT)})
 
 
 def fileproxy(upstream: Peer, core: int, folder: Path, name: str, options: Sequence[str]) -> Peer:

@@ -1,5 +1,9 @@
 """Relay, side by side: what does it cost to pass on a file that nobody keeps? 1 GiB with curl, 64 KiB with wrk.
 
+With ``--fill`` instead: what does it cost to keep it while passing it on? The big file under a new name each time,
+nginx with proxy_cache against memory and disk tier. Storing may be skipped: beside it stands how much was on disk
+afterwards, and a ratio counts only where both kept all.
+
 Every proxy runs alone on processor 0 in its turn; the origin (nginx) and the client share processor 1. Rounds are
 interleaved and each begins with another proxy, so that a noisy moment of the machine hits all alike; medians count.
 Loopback only; every run is bounded in time.
@@ -19,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +32,18 @@ from benchmarks.cpu import pinned
 from benchmarks.peers import Peer
 
 PROXY_CORE, CLIENT_CORE = 0, 1
+SETTLE_S = 1.0  # what was relayed may still be on its way to disk
 MIB = 1024**2
 RESULTS = Path(__file__).parent / "results"
 OURS = ("fileproxy", "fileproxy-logs")
 PEERS = ("nginx-default", "nginx-tuned")
 
 
-def big(proxy: Peer, size: int) -> dict[str, float]:
-    """One download of the big file to /dev/null. Seconds, MiB/s, processor seconds of the proxy."""
+def big(proxy: Peer, size: int, name: str = "/big", settle_s: float = 0.0) -> dict[str, float]:
+    """One download of the big file to /dev/null. Seconds, MiB/s, processor seconds of the proxy.
+
+    ``settle_s``: time after its end in which the proxy may still be busy with it.
+    """
     proxy.fetch("/small")
     before = proxy.cpu_seconds()
     command = [
@@ -48,8 +57,9 @@ def big(proxy: Peer, size: int) -> dict[str, float]:
         "%{http_code} %{size_download} %{time_total}",
     ]
     done = subprocess.run(
-        pinned(CLIENT_CORE, [*command, f"{proxy.url}/big"]), capture_output=True, text=True, timeout=150, check=False
+        pinned(CLIENT_CORE, [*command, f"{proxy.url}{name}"]), capture_output=True, text=True, timeout=150, check=False
     )
+    time.sleep(settle_s)
     cpu = proxy.cpu_seconds() - before
     status, got, seconds = done.stdout.split()
     if done.returncode or status != "200" or int(got) != size:
@@ -148,6 +158,57 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"rounds": figures, "medians": middle, "ratios": ratios}
 
 
+def measure_fill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All rounds of the two that keep what they relay."""
+    size = options.size * MIB
+    files = folder / "files"
+    files.mkdir()
+    make_files(files, size)
+    figures: dict[str, list[dict[str, float]]] = {}
+    with contextlib.ExitStack() as running:
+        source = running.enter_context(peers.origin(files, CLIENT_CORE, folder))
+        proxies = [peers.nginx_caching(source, PROXY_CORE, folder), peers.fileproxy_caching(source, PROXY_CORE, folder)]
+        for proxy in proxies:
+            running.enter_context(proxy)
+            big(proxy, size, "/big?warm-up", SETTLE_S)
+        for number in range(options.rounds):
+            for proxy in proxies if number % 2 else reversed(proxies):
+                kept = _on_disk(folder / proxy.name / "cache")
+                found = big(proxy, size, f"/big?{number}", SETTLE_S)
+                found["kept"] = (_on_disk(folder / proxy.name / "cache") - kept) / size
+                figures.setdefault(proxy.name, []).append(found)
+                print(f"round {number + 1} {proxy.name:<18}", found, flush=True)
+    middle = {name: medians(rounds) for name, rounds in figures.items()}
+    ours, theirs = middle["fileproxy-caching"], middle["nginx-caching"]
+    return {"rounds": figures, "medians": middle, "ratios": {key: ours[key] / theirs[key] for key in ours}}
+
+
+def _on_disk(folder: Path) -> int:
+    """Bytes of disk that the files below it take."""
+    return sum(one.stat().st_blocks * 512 for one in folder.rglob("*") if one.is_file())
+
+
+def markdown_fill(report: dict[str, Any]) -> str:
+    about, ran = report["machine"], report["run"]
+    lines = [
+        "# Filling the cache while relaying, against nginx, one core each",
+        "",
+        f"{report['date']}: {about['processor']}, {about['processors']} processors, Linux {about['kernel']}, Python "
+        f"{about['python']}, nginx {about['nginx']}; {ran['size_mib']} MiB, {ran['rounds']} interleaved rounds, "
+        f"medians; load average {about['load_at_start']:.1f} at the start. Made by `python -m benchmarks.relay --fill`.",
+        "",
+        "| | MiB/s | CPU s | on disk afterwards |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['mib_per_s']:.0f} | {row['cpu_s']:.2f} | {row['kept']:.0%} |"
+        for name, row in report["medians"].items()
+    ]
+    ratios = report["ratios"]
+    lines += [f"| ratio | × {ratios['mib_per_s']:.2f} | × {ratios['cpu_s']:.2f} | |", ""]
+    return "\n".join(lines)
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report as two tables a person can read."""
     about, ran, middle, ratios = report["machine"], report["run"], report["medians"], report["ratios"]
@@ -195,6 +256,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--size", type=int, default=1024, help="big file in MiB")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--fill", action="store_true", help="filling the cache instead of relaying")
     parser.add_argument("--without-us", action="store_true", help="nginx alone, to try the harness")
     options = parser.parse_args()
     for tool in ("curl", "wrk", "taskset"):
@@ -216,11 +278,12 @@ def main() -> int:
         },
     }
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:
-        report |= measure(Path(folder), options)
+        report |= measure_fill(Path(folder), options) if options.fill else measure(Path(folder), options)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"relay-{date}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "relay.md").write_text(markdown(report))
-    print(markdown(report))
+    name, text = ("fill", markdown_fill(report)) if options.fill else ("relay", markdown(report))
+    (options.output / f"{name}-{date}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.output / f"{name}.md").write_text(text)
+    print(text)
     return 0
 
 
