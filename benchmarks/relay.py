@@ -195,7 +195,7 @@ def markdown_fill(report: dict[str, Any]) -> str:
         "",
         f"{report['date']}: {about['processor']}, {about['processors']} processors, Linux {about['kernel']}, Python "
         f"{about['python']}, nginx {about['nginx']}; {ran['size_mib']} MiB, {ran['rounds']} interleaved rounds, "
-        f"medians; load average {about['load_at_start']:.1f} at the start. Made by `python -m benchmarks.relay --fill`.",
+        f"medians; load {about['load_at_start']:.1f} at the start. Made by `python -m benchmarks.relay --fill`.",
         "",
         "| | MiB/s | CPU s | on disk afterwards |",
         "|---|---|---|---|",
