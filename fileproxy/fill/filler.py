@@ -162,18 +162,21 @@ class Filler:
         """The live entry of a record; None when it is of no use any more (bytes are gone that cannot be had again)."""
         self._let_go()
         entry = self._entries.get(meta.rid)
-        if entry is not None and not entry.gone and (meta.pinned or entry.flights):
+        if entry is not None and not entry.gone and (meta.pinned or (entry.flights and entry.joinable)):
             if entry.meta.received_at < meta.received_at:
                 entry.meta = meta
             return entry
         held = await self._shared.store.held(meta)
         if not meta.pinned and len(held) < meta.blocks:
+            if entry is not None and entry.flights:
+                return None  # who comes now comes too late for it
             if entry is not None:
                 entry.gone = True
             self._shared.store.drop(meta)
             return None
         entry = self._entries.get(meta.rid)  # another ask may have made it meanwhile
-        return self._live(meta, held, writes=need.source.writes) if entry is None or entry.gone else entry
+        usable = entry is not None and not entry.gone and entry.joinable
+        return entry if usable else self._live(meta, held, writes=need.source.writes)
 
     def _live(self, meta: Meta, held: set[int], *, writes: bool) -> Entry:
         entry = Entry(self._shared, meta, held, writes=writes)

@@ -277,7 +277,7 @@ class Flight(Landed):
         brings which began ahead.
         """
         meta, end = self.entry.meta, self.end
-        if end is None or self._verifier is not None:
+        if end is None or self._verifier is not None or not meta.pinned:  # what cannot be joined is not left to others
             return None
         for at in range((self.position // meta.block + 1) * meta.block, self.position + length + 1, meta.block):
             if at >= end:
