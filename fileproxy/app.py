@@ -154,7 +154,7 @@ class House:
         self._service.compression = Compression(
             self._counters, budget=lambda: self._caching.store.memory.budget, busy=lambda: self._busy.share
         )
-        self._service.fast = Fast(self._service, self._caching.store.memory, self._caching.bans)
+        self._service.fast = Fast(self._service, self._caching.store.memory, self._caching.store, self._caching.bans)
         self._service.admin = Administration(
             self._caching,
             generation=lambda: self._service.current,

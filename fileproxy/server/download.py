@@ -35,9 +35,9 @@ from fileproxy.model import Answer, Ask, BytesBody, Meta, Want
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
-from fileproxy.server.fast import Proof, Renew, Standing
 from fileproxy.server.front import front_of
 from fileproxy.server.hints import hints
+from fileproxy.server.proof import Proof, Renew, Standing
 from fileproxy.server.reply import Reply
 from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service

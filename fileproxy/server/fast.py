@@ -23,25 +23,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Ask, Load, Meta, Record, VaryRule, header
+from fileproxy.errors import FileChanged
+from fileproxy.model import Ask, Load, Meta, VaryRule, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
+from fileproxy.server.large import is_stored, send_stored
 from fileproxy.server.pages import Pages, Shelf
+from fileproxy.server.proof import Bans, Disk, Memory, Proof, Renew, Standing
 from fileproxy.server.trip import Hits
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
     from fileproxy.server.service import Generation, Service
-    from fileproxy.settings.schema import Route
 
-LARGEST = 256 * 1024  # bytes of a file; for larger ones the way is short beside the bytes
+LARGEST = 256 * 1024  # bytes of a file in memory; larger ones of one block are sent from the disk tier's open files
 SETTLE_S = 0.01  # how long hits wait to be counted: alone, counting costs more than answering
 SHARE = 16  # of the memory tier's budget, a part of this size for each table
 BLOCK_OVERHEAD = 600  # bytes; measured with tracemalloc, rounded up
@@ -50,57 +50,6 @@ _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is
 _NEVER = b"\0"  # what no request ends with
 _OFTEN = 8  # hits within a second for which a larger body is put into pages
 _IDS = 256  # made at a time
-
-
-class Bans(Protocol):
-    """The purges (``cache/bans.py``)."""
-
-    @property
-    def seq(self) -> int:
-        """The newest one's number."""
-        ...
-
-
-class Memory(Protocol):
-    """The memory tier (``cache/memory.py``)."""
-
-    @property
-    def budget(self) -> int: ...
-
-    def by_heart(self) -> tuple[Callable[[bytes], Record | None], Callable[[bytes], bytes | None]]:
-        """Look-ups of records by key, and of the first blocks of files by ``first_block``."""
-        ...
-
-    def first_block(self, rid: bytes) -> bytes: ...
-
-    def used_now(self, meta: Meta, times: int) -> None:
-        """It was handed out so often."""
-        ...
-
-
-class Standing(NamedTuple):
-    """What the cache says of a row's file: it is fresh, and this is how its head looks now."""
-
-    record: Meta
-    rule: VaryRule | None
-    age_s: float
-    age: str  # as Age says it
-    status: CacheStatus
-
-
-Renew = Callable[[], Standing | None]
-
-
-class Proof(NamedTuple):
-    """What the slow path knows when it has served a hit, in full and unchanged."""
-
-    ask: Ask
-    generation: Generation
-    route: Route
-    head: bytes  # of the answer, as it was sent
-    record: Meta  # that the head was made of
-    depends_on: frozenset[str]  # of the guard's verdict
-    renew: Renew
 
 
 @dataclass(slots=True, eq=False)
@@ -133,6 +82,7 @@ class Row:
     line: bytes  # its part of the access line
     weight: int
     place: bytes  # of its body in memory
+    large: bool  # its body is on disk
     before: bytes = b""  # the head up to the id, and behind it
     after: bytes = b""
     until: float = float("-inf")  # clock.now()
@@ -149,9 +99,10 @@ class Row:
 class Fast:
     """The tables of one worker. Belongs to the event loop it is made in."""
 
-    def __init__(self, service: Service, memory: Memory, bans: Bans) -> None:
+    def __init__(self, service: Service, memory: Memory, disk: Disk, bans: Bans) -> None:
         self._service = service
         self._memory = memory
+        self._disk = disk
         self._record, self._block = memory.by_heart()
         self._bans = bans
         self._now = service.clock.now
@@ -170,7 +121,7 @@ class Fast:
 
     # --- for each request -----------------------------------------------------------------------------------------
 
-    def answer(self, raw: bytes, front: Front) -> float | None:
+    def answer(self, raw: bytes, front: Front) -> float | None:  # noqa: PLR0912 (a call less for each hit)
         """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
         block, given = front.block, b""
         if block is not None and raw.endswith(block.text):  # as nearly always
@@ -197,7 +148,11 @@ class Fast:
             and ((rule := row.rule) is None or self._record(rule.key) is rule)
         ):
             body = self._block(row.place)
-        if body is None and (body := self._renewed(row, now)) is None:
+        if body is None:
+            if row.large:
+                return self._answer_large(row, block, given, front, now)
+            body = self._renewed(row, now)
+        if body is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
         if len(body) <= _JOINED:
@@ -211,6 +166,39 @@ class Fast:
         except KeyError:
             self._note(row, block, request_id, now)
         return now
+
+    def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
+        """The same for a file on disk: by sendfile and in one go, or the long way."""
+        if not self._stands(row, now) and self._renewed(row, now) is None:
+            return None
+        request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
+        counters = self._service.counters
+        try:
+            sent = send_stored(front, self._disk, row.record, row.before + request_id + row.after)
+        except FileChanged as error:
+            for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
+                counters.add(name)
+            front.abort()
+            return now
+        if sent is None:
+            return None
+        counters.add("bytes.sendfile", sent)
+        if block in row.hits:
+            row.hits[block].append(request_id)
+        else:
+            self._note(row, block, request_id, now)
+        return now
+
+    def _stands(self, row: Row, now: float) -> bool:
+        """What ``answer`` asks of a row, for who has more time."""
+        return (
+            now < row.until
+            and row.record.ban == self._bans.seq
+            and self._service.current is self._generation
+            and self._service.load is self._load
+            and self._record(row.record.key) is row.record
+            and ((rule := row.rule) is None or self._record(rule.key) is rule)
+        )
 
     def _is_open(self) -> bool:
         """Whether this is a time to answer by what is known."""
@@ -239,7 +227,9 @@ class Fast:
         standing = row.renew()
         if standing is not None and _same(row, standing):
             row.record, row.rule = record, rule = standing.record, standing.rule
-            body = self._block(row.place) if self._record(record.key) is record else None
+            body = None
+            if self._record(record.key) is record:
+                body = b"" if row.large else self._block(row.place)
             if body is not None and (rule is None or self._record(rule.key) is rule):
                 epoch = self._service.clock.time()
                 name = self._service.current.settings.server.name
@@ -286,7 +276,7 @@ class Fast:
             times = sum(map(len, hits.values()))
             row.used += times
             self._hits += times
-            self._memory.used_now(row.record, times)
+            self._memory.used_now(row.record, 0 if row.large else times)
             Hits(row.label, times, row.record.size, row.seconds).add_to(self._service.counters)
             if start is not None:
                 end = row.line % (row.seconds, row.seconds)
@@ -315,7 +305,7 @@ class Fast:
             or not (raw.startswith(b"GET /") and len(raw) <= self._longest)
             or not (known.is_plain(front.head) and known.all_inert(ask.headers))
             or not proof.depends_on <= known.GUARDED
-            or not 0 < record.size <= min(LARGEST, record.block)
+            or not 0 < record.size <= record.block
             or record.status != 200
         ):
             return
@@ -360,10 +350,13 @@ class Fast:
         weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
         label = ",".join(route.hosts) + route.path
         row = Row(
-            key, rows, frame, record, None, proof.renew, label, line, weight, self._memory.first_block(record.rid)
-        )
+            key, rows, frame, record, None, proof.renew, label, line, weight, self._memory.first_block(record.rid),
+            record.size > LARGEST,
+        )  # fmt: skip
         standing = proof.renew()
         if standing is None or standing.record is not record:
+            return False
+        if row.large and not is_stored(self._disk, record):
             return False
         if standing.rule is not None and not known.may_vary(standing.rule.fields):
             return False

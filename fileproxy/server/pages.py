@@ -38,9 +38,7 @@ class Pages:
 
     def send(self, front: Front, head: bytes, body: bytes) -> bool:
         """Send ``head`` and ``body`` (what the pages hold). False: nothing was done, it does not work here or now."""
-        transport, target = front.transport, front.socket
-        if target is None:
-            target = front.socket = _descriptor(transport)
+        transport, target = front.transport, socket_of(front)
         if self.descriptor < 0 or target < 0 or transport.get_write_buffer_size():
             return False
         borrowed = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, target)  # any family: it only sends
@@ -101,6 +99,13 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._bodies)
+
+
+def socket_of(front: Front) -> int:
+    """The descriptor of a connection whose bytes go out as they are; -1: it has none."""
+    if front.socket is None:
+        front.socket = _descriptor(front.transport)
+    return front.socket
 
 
 def _descriptor(transport: asyncio.Transport) -> int:

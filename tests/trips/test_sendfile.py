@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from fileproxy.clock import SystemClock
+from fileproxy.errors import FileChanged
+from fileproxy.model import FileSlice
 from fileproxy.server import sendfile
 from fileproxy.server.pace import ClientPace
 from tests.clients import Connection
@@ -31,13 +33,14 @@ BIG = Content(42, 40 * MIB + 5)
 def stored(house: OpenHouse, origin: Origin, tmp_path: Path) -> Any:
     """``await stored(content, …)``: a house that has ``/f`` on disk and not in memory."""
 
-    async def start(content: Content = FILE, block: str = "1MiB", **options: Any) -> Running:
+    async def start(content: Content = FILE, block: str = "1MiB", cache_memory: str = "0", **options: Any) -> Running:
         origin.serve("/f", content)
-        values = cached(origin, folder=tmp_path / "cache", memory="0", block=block)
+        values = cached(origin, folder=tmp_path / "cache", memory=cache_memory, block=block)
         running = await house({**values, **options})
         await whole(running, content)
         await running.house._caching.store.settle()
-        running.house._caching.store.memory.resize(0)
+        if cache_memory == "0":
+            running.house._caching.store.memory.resize(0)
         return running
 
     return start
@@ -287,3 +290,46 @@ async def test_over_tls_it_is_copied(stored: Any, authority: Authority) -> None:
     await client.close()
     server.close()
     assert running.counts["bytes.sendfile"] == 0
+
+
+async def test_the_fast_front_sends_a_stored_file_of_one_block(stored: Any, origin: Origin) -> None:
+    """With the counts and log lines of the long way, and byte for byte; a purged one is not sent."""
+    content = Content(45, 700 * KIB)
+    running = await stored(content, cache_memory="64MiB")
+    fast = running.house._service.fast
+    async with await running.connect() as client:
+        for _ in range(8):
+            got = await client.ask("GET", "/f")
+            assert (got.complete, got.sha256, got.get("x-cache")) == (True, content.sha256(), "HIT")
+        assert fast.statistics()["hits"] >= 4
+        assert running.counts["bytes.sendfile"] == 8 * content.size
+        assert running.counts["cache.hit"] == 8
+        assert len(running.lines.access_lines) == 9
+        origin.serve("/f", FILE)
+        await running.house._caching.bans.announce([("all", "", False)])
+        got = await client.ask("GET", "/f")
+        assert (got.sha256, got.get("x-cache")) == (FILE.sha256(), "MISS")
+
+
+async def test_the_fast_front_leaves_what_has_no_room_to_the_long_way(
+    stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Content(46, 700 * KIB)
+    running = await stored(content, cache_memory="64MiB")
+    fast = running.house._service.fast
+    async with await running.connect() as client:
+        for _ in range(4):
+            await client.ask("GET", "/f")
+        hits = fast.statistics()["hits"]
+        monkeypatch.setattr("fileproxy.server.large.send_whole", lambda *_: None)
+        for _ in range(3):
+            assert (await client.ask("GET", "/f")).sha256 == content.sha256()
+        assert fast.statistics()["hits"] == hits
+        monkeypatch.setattr("fileproxy.server.large.send_whole", _short)
+        assert not (await client.ask("GET", "/f")).complete
+    assert running.counts["ending.upstream_changed"] == 1
+
+
+def _short(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
+    os.write(descriptor, head)
+    raise FileChanged("The file became shorter while it was being sent.")
