@@ -49,6 +49,7 @@ ROW_OVERHEAD = 2600
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
 _NEVER = b"\0"  # what no request ends with
 _OFTEN = 8  # hits within a second for which a larger body is put into pages
+_CLOSES = b"\r\nConnection: close"  # behind the id
 _IDS = 256  # made at a time
 
 
@@ -60,6 +61,7 @@ class Block:
     text: bytes
     cut: int  # its length, negative
     trusted: bool  # the peer's X-Request-Id is taken over
+    closes: bool  # the connection ends with the answer
     line: bytes  # its part of the access line
     weight: int
 
@@ -155,16 +157,19 @@ class Fast:
         if body is None:
             return None
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
+        after = row.after if not block.closes else _CLOSES + row.after
         if len(body) <= _JOINED:
-            front.transport.write(b"".join((row.before, request_id, row.after, body)))
+            front.transport.write(b"".join((row.before, request_id, after, body)))
         else:
-            head = row.before + request_id + row.after
+            head = row.before + request_id + after
             if row.pages is None or not row.pages.send(front, head, body):
                 front.transport.writelines((head, body))
         try:
             row.hits[block].append(request_id)
         except KeyError:
             self._note(row, block, request_id, now)
+        if block.closes:
+            front.finish()
         return now
 
     def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
@@ -174,7 +179,8 @@ class Fast:
         request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
         counters = self._service.counters
         try:
-            sent = send_stored(front, self._disk, row.record, row.before + request_id + row.after)
+            after = row.after if not block.closes else _CLOSES + row.after
+            sent = send_stored(front, self._disk, row.record, row.before + request_id + after)
         except FileChanged as error:
             for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
                 counters.add(name)
@@ -187,6 +193,8 @@ class Fast:
             row.hits[block].append(request_id)
         else:
             self._note(row, block, request_id, now)
+        if block.closes:
+            front.finish()
         return now
 
     def _stands(self, row: Row, now: float) -> bool:
@@ -320,7 +328,7 @@ class Fast:
         if self._learn_row(proof, (site, raw[:end]), rows):
             line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
             weight = BLOCK_OVERHEAD + len(lines) + len(line)
-            block = Block(rows, lines, -len(lines), ask.trusted_peer, line, weight)
+            block = Block(rows, lines, -len(lines), ask.trusted_peer, known.closes(ask.headers), line, weight)
             self._blocks.most_bytes = self._memory.budget // SHARE
             self._blocks.add((ask.peer, lines), block)
 

@@ -45,11 +45,10 @@ def without_id(block: bytes) -> tuple[bytes, bytes]:
 
 
 def is_plain(head: Head) -> bool:
-    """A GET of a path by a client that keeps the connection, without a body and without special wishes."""
+    """A GET of a path in HTTP/1.1, without a body and without special wishes (``Connection`` is for ``all_inert``)."""
     return (
         head.method == "GET"
         and head.target.startswith("/")
-        and head.keep_alive
         and head.length is None
         and not (head.http10 or head.chunked or head.upgrade or head.expect is not None)
     )
@@ -63,9 +62,18 @@ def is_inert(name: str) -> bool:
 def all_inert(headers: Headers) -> bool:
     """Whether a request says nothing that changes its answer; one X-Request-Id is looked at apart."""
     names = [name.lower() for name, _ in headers]
-    if "connection" in names and (header_list(headers, "Connection") or "").strip().lower() != "keep-alive":
+    if "connection" in names and _connection(headers) not in ("keep-alive", "close"):
         return False
     return names.count("x-request-id") <= 1 and all(is_inert(name) or name == "x-request-id" for name in names)
+
+
+def closes(headers: Headers) -> bool:
+    """Whether the client of such a request closes its connection behind the answer."""
+    return _connection(headers) == "close"
+
+
+def _connection(headers: Headers) -> str:
+    return (header_list(headers, "Connection") or "").strip().lower()
 
 
 def may_vary(fields: tuple[str, ...]) -> bool:
@@ -85,7 +93,8 @@ class Frame:
 
     def __init__(self, head: bytes, *, dated: bool) -> None:
         """``head`` as it was sent; ``dated``: its Date is the origin's. ValueError when a place is not there once."""
-        self._lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        self._lines = [line for line in lines if not line.lower().startswith(b"connection:")]  # another asks anew
         self._age, self._id = self._only(b"age:"), self._only(b"x-request-id:")
         self._status = self._places(b"cache-status:")[-1]  # ours comes last
         self._date = None if dated else self._only(b"date:")

@@ -61,7 +61,7 @@ def test_ids_are_those_that_the_long_way_takes_over(value: str) -> None:
         (b"HEAD /f HTTP/1.1\r\nHost: a\r\n\r\n", False),
         (b"GET http://a/f HTTP/1.1\r\nHost: a\r\n\r\n", False),
         (b"GET /f HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", False),
-        (b"GET /f HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", False),
+        (b"GET /f HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", True),
         (b"GET /f HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", False),
         (b"GET /f HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", False),
         (b"GET /f HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", False),
@@ -80,6 +80,15 @@ def test_plain_heads(head: bytes, plain: bool) -> None:
 )  # fmt: skip
 def test_fields_that_say_something_are_not_inert(name: str) -> None:
     assert not known.all_inert((("Host", "a"), (name, "x")))
+
+
+@pytest.mark.parametrize(
+    ("value", "inert", "closes"), [("keep-alive", True, False), ("Close", True, True), ("close, te", False, False)]
+)
+def test_what_connection_may_say(value: str, inert: bool, closes: bool) -> None:
+    headers = (("Host", "a"), ("Connection", value))
+    assert known.all_inert(headers) is inert
+    assert known.closes(headers) is closes
 
 
 def test_what_vary_may_name() -> None:

@@ -263,8 +263,8 @@ async def test_hosts_are_told_apart(play: Any) -> None:
         "Content-Length: 0",
         "Expect: 100-continue",
         "Upgrade: h2c",
-        "Connection: close",
         "Connection: keep-alive, te",
+        "Connection: close, te",
         "Authorization: Basic eDp5",
         "Range: bytes=0-4",
         "Range: nonsense",
@@ -404,12 +404,32 @@ async def test_a_connection_in_use_outlives_the_keep_alive_time(play: Any) -> No
 
 
 async def test_who_wants_to_close_gets_the_close(play: Any) -> None:
+    """The first from the long way, the next ones from the tables; those who keep theirs do not notice."""
     one: Play = await play()
     await one.warm()
+    heads = []
+    for number in range(4):
+        async with await one.running.connect() as connection:
+            assert (await connection.ask("GET", "/f")).get("connection") is None
+            got = await connection.ask("GET", "/f", "Connection: close")
+            assert (got.complete, got.get("connection"), got.sha256) == (True, "close", FILE.sha256())
+            assert one.known == number + 1 + max(0, number)
+            assert await gone_by(connection)
+        heads.append(sorted(name for name, _ in got.headers))
+        await one.running.quiet()
+    assert all(names == heads[0] for names in heads)
+    assert len(one.running.lines.access_lines) == 3 + 8
+
+
+async def test_who_closes_and_asks_on_gets_one_answer(play: Any) -> None:
+    one: Play = await play()
+    await one.warm()
+    assert await one.is_known("Connection: close")
     async with await one.running.connect() as connection:
-        await connection.ask("GET", "/f")
-        got = await connection.ask("GET", "/f", "Connection: close")
-        assert (got.get("connection"), one.known) == ("close", 1)
+        head = b"GET /f HTTP/1.1\r\nHost: files.test\r\nConnection: close\r\n\r\n"
+        await connection.send(head)
+        assert (await connection.answer("GET")).complete
+        await connection.send(head)
         assert await gone_by(connection)
 
 
