@@ -78,7 +78,7 @@ def following(steps: Sequence[Step], limits: Limits, busy: float = 0.9) -> Next:
         return Next(None, "throughput")
     if last.clients >= limits.most:
         return Next(None, "clients")
-    return Next(min(last.clients * 2, limits.most), None)
+    return Next(max(limits.first, min(last.clients * 2, limits.most)), None)
 
 
 def knee(steps: Sequence[Step], limits: Limits) -> Step | None:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from fileproxy.errors import BadTarget, BodyTooLarge, ClientError, FileProxyError, Refused
+from fileproxy.errors import BadTarget, BodyTooLarge, ClientError, ClientGone, FileProxyError, Refused
 from fileproxy.http.forwarded import client_view, request_id
 from fileproxy.http.problem import problem, proxy_status
 from fileproxy.http.targets import parse_target
@@ -146,7 +146,7 @@ class Handler:
         if error.source != "client" and not isinstance(error, Refused):
             service.logs.event("warning", error.ending, id=trip.id, detail=error.detail, cut=trip.started_sending)
         if trip.started_sending or error.proxy_error is None:
-            trip.cut = trip.started_sending
+            trip.cut = trip.started_sending and not isinstance(error, ClientGone)
             reply = trip.reply or Reply(error.status, "", (), length=0)
             abort(request, reply)
             return reply
