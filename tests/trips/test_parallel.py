@@ -182,7 +182,7 @@ async def test_no_more_is_held_than_the_windows(house: OpenHouse, origin: Origin
             await asyncio.sleep(0.3)  # as long as more comes
         assert got.endswith(file.read(3 * MIB - 1000, 1000)) or file.read(0, 1000) in got
         # What the sockets of client, proxy and origins hold is beyond our bounds.
-        assert origin.sent["/f"] < 14 * MIB
+        assert origin.sent["/f"] < 18 * MIB  # each connection may have a piece of 1 MiB beyond
 
 
 async def test_who_leaves_leaves_nothing_behind(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
