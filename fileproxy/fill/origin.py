@@ -211,7 +211,7 @@ class OriginSource:
             ask=self._parts(meta, need).ask,
             lanes=lanes,
             reach=span.reach,
-            ahead=lambda: shared.windows.size,
+            ahead=lambda: shared.windows.among(max(shared.windows.flights, lanes.streams)),
             clock=self._clock,
             tasks=shared.tasks,
             counters=shared.counters,

@@ -21,4 +21,8 @@ class Windows:
     @property
     def size(self) -> int:
         """Bytes for each flight now; never under :data:`SMALLEST`, so that none stands still."""
-        return max(SMALLEST, min(self.configured, self.total // max(1, self.flights)))
+        return self.among(self.flights)
+
+    def among(self, many: int) -> int:
+        """The same for each of so many that hold bytes, whether they are flights or relays."""
+        return max(SMALLEST, min(self.configured, self.total // max(1, many)))

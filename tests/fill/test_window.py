@@ -24,3 +24,10 @@ def test_it_is_within_both_but_none_stands_still(configured: int, total: int, fl
     size = Windows(configured, total, flights).size
     assert SMALLEST <= size <= configured
     assert size * flights <= total or size == SMALLEST
+
+
+def test_relays_that_read_ahead_share_it_as_well() -> None:
+    windows = Windows(configured=8 * MIB, total=64 * MIB, flights=2)
+    assert windows.size == windows.among(2) == 8 * MIB
+    assert windows.among(64) == MIB
+    assert windows.among(10_000) == SMALLEST
