@@ -137,7 +137,7 @@ class HttpBody:
     async def _read(self) -> bytes:
         if self._closed:
             raise UpstreamReset(f"{self._address}: the body was closed")
-        if self._ready_for_tube():
+        if self._tube is not None:
             return await self._drawn()
         content = self._content
         try:
