@@ -40,7 +40,7 @@ def origin(
         {
             "server": {"host": host, "port": port, "short_names": False, "name": "fileproxy-origin"},
             "upstreams": {"files": folder.as_uri()},
-            # Else it would take a proxy's cache in the same folder for its own, and ask itself for what is missing there.
+            # Else it would take a proxy's cache in the same folder for its own.
             "cache": {"disk": "off"},
             "routes": [{"path": "/", "upstream": "files", "cache": "off"}],
             "redis": {"url": "off"},
