@@ -76,10 +76,10 @@ class Pacing:
 
     def drain(self) -> None:
         """This worker leaves: it leads no more, and what it says counts only for the others that leave."""
-        self._draining = True
         self.close()
 
     def close(self) -> None:
+        self._draining = True  # a look that comes after this must not take the lock again
         if self._lock is not None:
             lock, self._lock = self._lock, None
             os.close(lock)

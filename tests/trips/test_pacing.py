@@ -68,6 +68,15 @@ async def test_an_origin_that_fails_is_asked_less_and_more_again_when_it_is_well
 
 
 @pytest.mark.option("upstreams.rate_limit")
+async def test_who_is_closing_does_not_take_the_lead_again(house: OpenHouse, origin: Origin) -> None:
+    running = await house(settings(origin), ManualClock())
+    pacing = running.house._pacing
+    assert pacing._lock is not None
+    pacing.close()
+    pacing.tell()  # the next look may come while the house still closes
+    assert pacing._lock is None
+
+
 async def test_hopeless_waiting_is_told_with_retry_after(house: OpenHouse, origin: Origin) -> None:
     clock = ManualClock()
     origin.serve("/f", b"ok")
