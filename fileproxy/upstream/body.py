@@ -25,8 +25,7 @@ from fileproxy.upstream.tube import Tube, Tubes
 from fileproxy.upstream.watch import Watch
 
 WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
-READ = 1024 * 1024  # bytes of one read for who puts blocks together: aligned, so that a read is a block
-READ_ON = 256 * 1024  # of one read for a client that cannot have a pipe: what is held for it is bounded (law 5)
+READ = 256 * 1024  # bytes of one read for a client that cannot have a pipe: what is held for it is bounded (law 5)
 _T = TypeVar("_T")
 _Moved = TypeVar("_Moved", int, bytes)
 
@@ -74,7 +73,6 @@ class HttpBody:
         self._idle_s = idle_s
         self._tubes = tubes  # None: it is settled whether there is a tube
         self._tube: Tube | None = None
-        self._most = READ
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -201,7 +199,6 @@ class HttpBody:
             return await anext(self)
         tube = self._tube
         assert tube is not None
-        self._most = READ_ON
         if not tube.has_pipe():
             return await anext(self)
         try:
@@ -219,7 +216,7 @@ class HttpBody:
         if self._received == self.length:
             self._let_go()
             return b""
-        return await self._through(tube, lambda left: tube.read(min(left, self._most - self._received % self._most)))
+        return await self._through(tube, lambda left: tube.read(min(left, READ)))
 
     async def _through(self, tube: Tube, move: Callable[[int], _Moved]) -> _Moved:
         """What ``move`` (at most so many bytes) brings, as soon as there is any: bytes, or their number."""

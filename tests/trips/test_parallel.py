@@ -170,7 +170,7 @@ async def test_parts_that_lie_are_not_joined(house: OpenHouse, origin: Origin, t
 
 
 async def test_no_more_is_held_than_the_windows(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
-    file = Content(33, 16 * MIB)
+    file = Content(33, 64 * MIB)
     origin.script("/f", Reply(file, rate=SLOW))
     running = await house(house_of(origin, folder=tmp_path, window="512KiB", disk="off", memory="1MiB"))
     async with await running.connect() as client:
@@ -181,8 +181,8 @@ async def test_no_more_is_held_than_the_windows(house: OpenHouse, origin: Origin
         while before != (before := origin.sent["/f"]):
             await asyncio.sleep(0.3)  # as long as more comes
         assert got.endswith(file.read(3 * MIB - 1000, 1000)) or file.read(0, 1000) in got
-        # What the sockets of client, proxy and origins hold is beyond our bounds.
-        assert origin.sent["/f"] < 18 * MIB  # each connection may have a piece of 1 MiB beyond
+        # What the sockets of client, proxy and origins hold is beyond our bounds: some 16 MiB.
+        assert origin.sent["/f"] < 32 * MIB
 
 
 async def test_who_leaves_leaves_nothing_behind(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:

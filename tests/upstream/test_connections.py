@@ -122,7 +122,7 @@ async def test_an_idle_connection_is_closed_after_its_time(origin: Origin, trans
 @pytest.mark.option("upstreams.pool.buffer")
 async def test_the_read_buffer(origin: Origin, transport: MakeTransport) -> None:
     file = Content(1, 64 * MIB)
-    origin.script("/f", Reply(file, framing="chunked"))  # what has a length is not read ahead (``upstream/tube.py``)
+    origin.serve("/f", file)
     sent = []
     for buffer in ("8KiB", "32MiB"):
         made, _ = transport(origin, pool={"buffer": buffer})
