@@ -9,13 +9,13 @@ It writes past the transport: only when that one has nothing waiting, and in one
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fileproxy.server.bounded import Bounded
+from fileproxy.server.sendfile import descriptor_of
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
@@ -104,12 +104,6 @@ class Shelf:
 def socket_of(front: Front) -> int:
     """The descriptor of a connection whose bytes go out as they are; -1: it has none."""
     if front.socket is None:
-        front.socket = _descriptor(front.transport)
+        descriptor = descriptor_of(front.transport)
+        front.socket = -1 if descriptor is None else descriptor
     return front.socket
-
-
-def _descriptor(transport: asyncio.Transport) -> int:
-    """That of a connection whose bytes go out as they are; -1: it has none."""
-    if transport.get_extra_info("sslcontext") is not None or (sock := transport.get_extra_info("socket")) is None:
-        return -1
-    return int(sock.fileno())

@@ -180,7 +180,7 @@ class Outlet:
                 return State.UNABLE
         self._settled = self._loop.create_future()
         self._held.by_client = True
-        self._taken = self._moved - _unsent(self._duplicate)
+        self._taken = self._moved - unsent(self._duplicate)
         self._timer = self._loop.call_later(self._idle_s, self._look)
         self._loop.add_writer(self._duplicate, self._ready)
         try:
@@ -217,7 +217,7 @@ class Outlet:
         settled = self._settled
         if settled is None or settled.done() or self._duplicate is None:
             return
-        taken = self._moved - _unsent(self._duplicate)
+        taken = self._moved - unsent(self._duplicate)
         if taken - self._taken < PROGRESS_FLOOR:
             settled.set_exception(
                 ClientStalled(f"The client took less than {PROGRESS_FLOOR} bytes in {self._idle_s:g} s.")
@@ -273,7 +273,7 @@ def send_whole(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
         return None
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)  # nothing depends on the family
     try:
-        room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 9 // 10 - _unsent(descriptor)
+        room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 9 // 10 - unsent(descriptor)
         if len(head) + piece.length > room:
             return None
         sent = sock.send(head, socket.MSG_MORE | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -317,7 +317,7 @@ def _read_and_close(descriptor: int, offset: int, upto: int) -> None:
         os.close(descriptor)
 
 
-def _unsent(descriptor: int) -> int:
+def unsent(descriptor: int) -> int:
     """Bytes in the socket that the other side has not acknowledged."""
     answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
     return int(struct.unpack("i", answer)[0])

@@ -7,20 +7,17 @@ writes: within one answer, between two pieces. uvloop refuses a transport's own 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import struct
-import termios
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import ClientStalled
 from fileproxy.model import PipeSlice
+from fileproxy.server.sendfile import PROGRESS_FLOOR, unsent
 
 if TYPE_CHECKING:
     from fileproxy.server.deliver import Course
 
 COPY = 64 * 1024  # bytes of a piece that must be copied, at once
-PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
 
@@ -86,7 +83,7 @@ class Spout:
         """Send whenever the socket takes more."""
         held, loop = self._course.held, self._loop
         settled = self._settled = loop.create_future()
-        self._taken = self._moved - _unacknowledged(self._target)
+        self._taken = self._moved - unsent(self._target)
         self._timer = loop.call_later(self._course.idle_s, self._look)
         loop.add_writer(self._target, self._ready)
         held.by_client = True
@@ -118,7 +115,7 @@ class Spout:
         settled = self._settled
         if settled is None or settled.done():
             return
-        taken, idle_s = self._moved - _unacknowledged(self._target), self._course.idle_s
+        taken, idle_s = self._moved - unsent(self._target), self._course.idle_s
         if taken - self._taken < PROGRESS_FLOOR:
             settled.set_exception(ClientStalled(f"The client took less than {PROGRESS_FLOOR} bytes in {idle_s:g} s."))
             return
@@ -142,9 +139,3 @@ def spout_of(course: Course) -> Spout | None:
     if transport.get_extra_info("socket") is None or transport.get_extra_info("sslcontext") is not None:
         return None
     return Spout(course)
-
-
-def _unacknowledged(descriptor: int) -> int:
-    """Bytes in the kernel that the client has not taken (Linux: SIOCOUTQ)."""
-    answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
-    return int(struct.unpack("i", answer)[0])

@@ -29,6 +29,9 @@ class Beside:
     def get_extra_info(self, name: str) -> object:
         return self.extra.get(name)
 
+    def is_closing(self) -> bool:
+        return False
+
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
