@@ -335,7 +335,7 @@ class Filler:
     # --- contacts -----------------------------------------------------------------------------------------------------
 
     def _start(self, need: Need, stale: Meta | None, *, behind: bool = False) -> Contact:
-        claim = claimed(need.ranges if stale is None else None, self._shared.block)
+        claim = claimed(need.ranges if stale is None else None, self._shared.block, NEAR)
         contact = self._contacts[need.key] = Contact(need.key, claim, behind=behind)
         contact.task = self._shared.tasks.start(self._reach(contact, need, stale), "contact")
         return contact
@@ -358,7 +358,7 @@ class Filler:
     async def _reach(self, contact: Contact, need: Need, stale: Meta | None) -> None:
         error: FileProxyError = UpstreamReset("the fetch was stopped")
         try:
-            spec = widened(need.ranges, self._shared.block) if need.ranges else None
+            spec = widened(need.ranges, self._shared.block, NEAR) if need.ranges else None
             contacted = await need.source.contact(need, spec, stale)
             try:
                 contact.reach(await self._adopt(need, contacted, stale), ranges=contacted.ranges)

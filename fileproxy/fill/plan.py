@@ -8,23 +8,27 @@ from fileproxy.http.ranges import RangeSpec
 from fileproxy.model import UNKNOWN_SIZE
 
 
-def widened(specs: Sequence[RangeSpec], block: int) -> RangeSpec:
+def widened(specs: Sequence[RangeSpec], block: int, near: int) -> RangeSpec:
     """The range to ask for at first contact, when size and blocks are not known yet: the first one, widened to blocks.
 
-    ``a-`` stays open, a suffix stays as it is (design.md, First contact 2).
+    ``a-`` stays open, a suffix stays as it is (design.md, First contact 2). A range with an end is a sign of others
+    that ask for other parts, beside it or soon: so no more than ``near`` bytes are asked for, because what an origin
+    has sent of bytes that somebody else brings is lost.
     """
     first = specs[0]
     if first.first is None:
         return first
     start = first.first // block * block
-    return RangeSpec(start, None if first.last is None else (first.last // block + 1) * block - 1)
+    if first.last is None:
+        return RangeSpec(start, None)
+    return RangeSpec(start, min((first.last // block + 1) * block, start + max(block, near // block * block)) - 1)
 
 
-def claimed(specs: Sequence[RangeSpec] | None, block: int) -> tuple[int, int]:
+def claimed(specs: Sequence[RangeSpec] | None, block: int, near: int) -> tuple[int, int]:
     """The bytes (first, end exclusive) that a first contact for these ranges asks for, as far as can be said."""
     if not specs:
         return 0, UNKNOWN_SIZE
-    spec = widened(specs, block)
+    spec = widened(specs, block, near)
     if spec.first is None:
         return 0, 0  # a suffix: somewhere at the end
     return spec.first, UNKNOWN_SIZE if spec.last is None else spec.last + 1
@@ -43,11 +47,10 @@ def early_range(spec: RangeSpec, block: int, claims: Iterable[tuple[int, int]], 
     """
     if spec.first is None:
         return None
-    asked = widened((spec,), block)
+    asked = widened((spec,), block, near)
     assert asked.first is not None
-    start, end = asked.first, asked.first + near
-    if asked.last is not None:
-        end = min(end, asked.last + 1)
+    start = asked.first
+    end = start + near if asked.last is None else asked.last + 1
     for first, until in claims:
         if first <= start < until and start - first <= near:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 from fileproxy.cache import records
 from fileproxy.errors import FileProxyError, UpstreamReset
 from fileproxy.fill import wire
+from fileproxy.fill.entry import NEAR
 from fileproxy.fill.filler import Filler, Opened
 from fileproxy.fill.plan import widened
 from fileproxy.fill.values import Need
@@ -97,7 +98,7 @@ class PeerServer:
         meta = opened.entry.meta
         offset, end = 0, meta.size
         if need.ranges and meta.size != UNKNOWN_SIZE:
-            spans = resolve((widened(need.ranges, meta.block),), meta.size)
+            spans = resolve((widened(need.ranges, meta.block, NEAR),), meta.size)
             offset, end = (spans[0][0], sum(spans[0])) if spans else (0, 0)
         head = wire.PeerHead(
             meta=records.encode(meta),

@@ -22,11 +22,16 @@ blocks = st.integers(0, BLOCKS - 1)
         ((99, 100), (0, 199)),
         ((100, 199), (100, 199)),
         ((150, None), (100, None)),
+        ((150, 5000), (100, 899)),  # what comes then may be others'
         ((None, 5), (None, 5)),
     ],
 )
 def test_ranges_are_widened_to_blocks(asked: Pair, sent: Pair) -> None:
-    assert widened([RangeSpec(*asked), RangeSpec(7, 8)], 100) == RangeSpec(*sent)
+    assert widened([RangeSpec(*asked), RangeSpec(7, 8)], 100, near=850) == RangeSpec(*sent)
+
+
+def test_a_block_is_asked_for_whole_however_large() -> None:
+    assert widened([RangeSpec(150, 5000)], 100, near=10) == RangeSpec(100, 199)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +40,12 @@ def test_ranges_are_widened_to_blocks(asked: Pair, sent: Pair) -> None:
         (None, (0, UNKNOWN_SIZE)),
         ([(150, 250), (900, 901)], (100, 300)),
         ([(150, None)], (100, UNKNOWN_SIZE)),
+        ([(150, 5000)], (100, 900)),
         ([(None, 5)], (0, 0)),
     ],
 )
 def test_what_a_first_contact_claims(asked: list[Pair] | None, claim: tuple[int, int]) -> None:
-    assert claimed([RangeSpec(*one) for one in asked] if asked else None, 100) == claim
+    assert claimed([RangeSpec(*one) for one in asked] if asked else None, 100, near=800) == claim
 
 
 @pytest.mark.parametrize(
