@@ -19,6 +19,7 @@ KIB, MIB = 1024, 1024**2
 FILES = {"1k": KIB, "64k": 64 * KIB, "1m": MIB, "1g": 1024 * MIB}
 KEPT = 64  # connections
 DOWNLOADS = 2  # of the largest file in a turn
+HITS_AN_ASK = 10_000  # a peer that asks its origin more often than once in so many hits did not serve from its cache
 Row = dict[str, float | str | None]
 
 
@@ -124,12 +125,13 @@ def turn(case: Case, peer: Peer, source: Peer, seconds: float) -> Row:
     load = case.load(peer, path, size, seconds)
     cpu = peer.cpu_seconds() - cpu
     asks = asked(source) - asks - 1
-    if asks:
+    if asks * HITS_AN_ASK > load.requests:  # Traffic Server asks again now and then, one time in 80,000
         raise RuntimeError(f"{peer.name} asked the origin {asks} times in {load.requests} requests of {case.name}")
     return {
         "case": case.name,
         "contestant": peer.name,
         "requests": load.requests,
+        "origin_asks": asks,
         "seconds": load.seconds,
         "requests_per_s": load.requests / load.seconds,
         "mib_per_s": load.requests * size / MIB / load.seconds,

@@ -52,9 +52,9 @@ def _about(report: Report) -> list[str]:
         f"{report['load_at_end']:.1f} at the end. {run['rounds']} interleaved rounds of {run['seconds']:g} s; medians. "
         f"The run took {report['took_s'] / 60:.0f} minutes.",
         "Every server on processor 0, one at a time; the load on processor 1. CPU is that of the whole process tree. "
-        "The origin is asked only to fill the caches: it counts, and a turn in which it was asked is no "
-        "result. FileProxy runs with its defaults and an access log; its peers write none. Of nginx's ways the one "
-        "with the least CPU counts. Only ratios of one run mean something.",
+        "The origin is asked only to fill the caches: it counts, and a turn in which it was asked more than "
+        "once in 10,000 hits is no result. FileProxy runs with its defaults and an access log; its peers write none. "
+        "Of nginx's ways the one with the least CPU counts. Only ratios of one run mean something.",
         f"* at a rate: the load generator used {judged.BUSY:.0%} of its processor or more, so the server may be able "
         "to do better. CPU does not depend on that.",
     ]
