@@ -140,7 +140,7 @@ def test_a_large_block_does_not_push_out_small_files_that_are_asked_for_as_often
     for large in larges:
         for _ in range(2):
             keep(policy, large, MIB)
-    assert sum(large in policy for large in larges) <= 2  # the sketch (keyed anew each time) may take one or two for more
+    assert sum(large in policy for large in larges) <= 2  # the sketch, keyed anew each time, may err for two
     assert len(policy) > kept * 0.4
     for _ in range(8):
         keep(policy, larges[0], MIB)  # asked for more often, byte for byte: now it may
