@@ -30,12 +30,12 @@ class Patience:
     """
 
     __slots__ = (
-        "_before", "_bytes", "_looks", "_since", "_stall_s", "_waited_s", "_waiting_since", "rate", "rtt_s",
+        "_before", "_bytes", "_looks", "_since", "_waited_s", "_waiting_since", "rate", "rtt_s", "stall_s",
     )  # fmt: skip
 
     def __init__(self, now: float, round_trip_s: float = 0.0, stall_s: float | None = None) -> None:
         self.rtt_s = round_trip_s
-        self._stall_s = max(SILENT_S, 4 * round_trip_s) if stall_s is None else stall_s
+        self.stall_s = max(SILENT_S, 4 * round_trip_s) if stall_s is None else stall_s
         self.rate: float | None = None  # bytes a second in the last window
         self._before: float | None = None  # in the last one before it that brought any
         self._bytes = 0
@@ -81,7 +81,7 @@ class Patience:
             self._before = self.rate
         self.rate = came / window_s
         self._since, self._waited_s = now, 0.0
-        if silent_s >= self._stall_s:
+        if silent_s >= self.stall_s:
             return True
         if waited_s < window_s * _WAITED_SHARE or not came:
             return False

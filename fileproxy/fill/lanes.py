@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fileproxy.control.growth import MOST
+from fileproxy.control.roundtrips import Paths
 
 REMEMBERED_S = 600.0
 SLOW_S = 30.0  # how long a mirror that was far slower than another is rather not asked for parts
 FAR_SLOWER = 0.25
 RATE_WEIGHT = 0.3  # of a newer measurement
+CROWD_SILENT_S = 20.0  # on a path that many share, long silences are what everybody gets
 
 
 @dataclass(slots=True)
@@ -20,20 +24,22 @@ class Lanes:
     Attributes:
         parallel: ``upstreams.NAME.segments.parallel``.
         cap: connections one download may have, and all downloads together before none may add to its first: half of
-            what the mirrors may get, so that first bytes always find one. Where so many run side by side, more
-            connections only take from the small ones (measured: benchmarks/results, crowds on a poor network).
+            what the mirrors may get, so that first bytes always find one.
         stall_s: no byte for so long = somebody else is asked; None: by what is known of the path.
     """
 
     parallel: int | Literal["auto", "off"] = "auto"
     cap: int = MOST
     stall_s: float | None = None
+    paths: Paths = field(default_factory=Paths)
     extra: int = 0  # connections of running downloads beside each one's first
     running: int = 0  # downloads
+    asking: int = 0  # those whose first answer is still waited for
     streams: int = 0  # downloads that have more than one
     _target: int = 0
     _learnt_at: float = float("-inf")
     _rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # mirror → (bytes a second, when)
+    _heard: dict[str, float] = field(default_factory=dict)  # mirror → when it last sent anybody anything
 
     @property
     def most(self) -> int:
@@ -59,8 +65,39 @@ class Lanes:
             self._target, self._learnt_at = target, now
 
     def may_add(self, own: int) -> bool:
-        """Whether a download that holds ``own`` connections may open one more."""
-        return own == 0 or (own < self.most and self.extra + max(0, self.running - 1) < self.cap)
+        """Whether a download that holds ``own`` connections may open one more.
+
+        Where many run side by side, or several on a path that is full, more connections only take from the small ones
+        (measured: benchmarks/results, crowds on bad networks).
+        """
+        if own == 0:
+            return True
+        others = max(0, self.running + self.asking - 1)
+        if own >= self.most or self.extra + others >= self.cap:
+            return False
+        return not (others and self.paths.full)
+
+    @contextlib.contextmanager
+    def ask(self) -> Iterator[None]:
+        """While a download waits for its first answer, or for another one after a break."""
+        self.asking += 1
+        try:
+            yield
+        finally:
+            self.asking -= 1
+
+    def heard(self, mirror: str, now: float) -> None:
+        """The mirror sent somebody something."""
+        self._heard[mirror] = now
+
+    def silence_s(self, own: int, mirror: str, usual_s: float, now: float) -> float:
+        """How long a connection may be silent before another is tried: so long as usual, but longer where no download
+        may add one and others hear from the mirror. ``own``: connections the download holds.
+        """
+        alive = now - self._heard.get(mirror, float("-inf")) < usual_s
+        if self.stall_s is not None or not alive or self.may_add(own):
+            return usual_s
+        return max(usual_s, CROWD_SILENT_S)
 
     def measured(self, mirror: str, rate: float, now: float) -> None:
         """What one connection to a mirror brought."""
@@ -87,6 +124,7 @@ class Lanes:
             "remembered": self.remembered(now),
             "downloads": self.streams,
             "connections": self.extra + self.streams,
+            "paths": self.paths.describe(),
             "rates": {mirror: round(rate) for mirror, (rate, _) in self._rates.items()},
             "slow": sorted(self.slow(now)),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,7 +87,8 @@ class OriginSource:
         pauses = pauses_s()
         while True:
             ban, requested_at = self._ban(), self._clock.time()
-            answer, asked, confirms = await self._upstream.fetch(conditional), spec, stale
+            with self._asking():
+                answer, asked, confirms = await self._upstream.fetch(conditional), spec, stale
             if (
                 confirms is not None
                 and answer.status == 304
@@ -193,7 +195,11 @@ class OriginSource:
 
     async def segment(self, meta: Meta, need: Need, first: int, end: int) -> tuple[Body, int]:
         """See ``Source``."""
-        return await self._parts(meta, need).ask(first, end, avoid=self._slow())
+        with self._asking():
+            return await self._parts(meta, need).ask(first, end, avoid=self._slow())
+
+    def _asking(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._lanes is None else self._lanes.ask()
 
     def stream(self, meta: Meta, need: Need, got: tuple[Body, int], at: int, span: Span) -> tuple[Body, int]:
         """See ``Source``."""

@@ -132,6 +132,8 @@ class Stream:
         self._begun = False
         # From here on only when it was shared out:
         self._parts: deque[Part] | None = None
+        if self._patience.rtt_s:
+            lanes.paths.felt(self._mirror, self._patience.rtt_s, clock.now())
         self._growth = Growth(1, 1, clock.now())
         self._alone_again = False  # the origin sends no parts
         self._came = 0
@@ -162,7 +164,8 @@ class Stream:
         """The next piece, in a pipe only after :meth:`piped`."""
         if not self._begun:
             self._begun = True
-            if self._lanes.remembered(self._clock.now()) > 1 and self._end - self.at > 2 * FEWEST_LEFT:
+            lanes, now = self._lanes, self._clock.now()
+            if lanes.remembered(now) > 1 and lanes.may_add(1) and self._end - self.at > 2 * FEWEST_LEFT:
                 self._share_out()  # one connection was too slow before
         if self._parts is None and (piece := await self._from_one()) is not None:
             return piece
@@ -183,12 +186,14 @@ class Stream:
                 patience.came(0, clock.now())
                 self._share_out()
                 return None
+            now = clock.now()
+            self._lanes.heard(self._mirror, now)
             if isinstance(piece, PipeSlice):
-                patience.came(piece.length, clock.now())
+                patience.came(piece.length, now)
                 self.at += piece.length
                 return piece
             assert isinstance(piece, bytes)
-            patience.came(len(piece), clock.now())
+            patience.came(len(piece), now)
             if self._skip:
                 dropped = min(self._skip, len(piece))
                 self._skip -= dropped
@@ -203,9 +208,11 @@ class Stream:
         self._timer = None
         if self._closed or self._parts is not None:
             return
-        patience, body = self._patience, _connected(self._body)
-        if patience.too_slow(self._end - self.at, self._clock.now()) and body is not None:
-            body.nudge()  # whoever waits shares the rest out
+        patience, lanes, now, body = self._patience, self._lanes, self._clock.now(), _connected(self._body)
+        if patience.too_slow(self._end - self.at, now) and body is not None:
+            silent_s = lanes.silence_s(1, self._mirror, patience.stall_s, now)
+            if lanes.may_add(1) or patience.silent_s(now) >= silent_s:
+                body.nudge()  # whoever waits shares the rest out
         self._timer = asyncio.get_running_loop().call_later(patience.next_look_s, self._look)
 
     # --- many ---------------------------------------------------------------------------------------------------------
@@ -329,7 +336,8 @@ class Stream:
         if head is None or not head.pumps or head.at >= head.end or self._alone_again:
             return
         rest, usual = head.rest(now), self._usual_rate(now)
-        if usual is not None and len(self._pumps()) < min(self._growth.target + SPARE, self._lanes.most):
+        own = len(self._pumps())
+        if usual is not None and own < self._growth.target + SPARE and self._lanes.may_add(own):
             anew_s = self._round_trip_s + (head.end - head.at) / usual
             if takes(rest, self._round_trip_s, usual) > FAR_LATER * anew_s + TICK_S and self._help(now, [head]):
                 return
@@ -388,10 +396,11 @@ class Stream:
         """The reader waits, and whoever should bring its bytes is silent: one more, and the most silent one goes."""
         if self._lanes.most == 1:
             return
-        patience_s = max(ANEW_S, 4 * self._round_trip_s)
-        if now - max(pump.heard for pump in head.pumps) < patience_s:
+        lanes, own = self._lanes, len(self._pumps())
+        last = max(head.pumps, key=lambda pump: pump.heard)
+        if now - last.heard < lanes.silence_s(own, last.mirror, max(ANEW_S, 4 * self._round_trip_s), now):
             return
-        if len(head.pumps) >= MOST_PUMPS:
+        if len(head.pumps) >= (MOST_PUMPS if lanes.may_add(own) else 1):
             oldest = min(head.pumps, key=lambda pump: pump.heard)
             if oldest.task is not None:
                 oldest.task.cancel()
@@ -418,6 +427,8 @@ class Stream:
                 connected = _connected(pump.body)
                 path = None if connected is None else connected.path
                 pump.mirror = "" if path is None else path.mirror
+                if path is not None and path.rtt_s:
+                    self._lanes.paths.felt(path.mirror, path.rtt_s, self._clock.now())
                 pieces = aiter(pump.body)
                 self._first_byte_s.append(self._clock.now() - pump.began)
             async for piece in pieces:
@@ -440,6 +451,7 @@ class Stream:
         part, now = pump.part, self._clock.now()
         first, pump.position = pump.position, pump.position + len(piece)
         pump.heard = now
+        self._lanes.heard(pump.mirror, now)
         pump.came += len(piece)
         fresh = piece[max(0, part.at - first) : max(0, part.end - first)]
         if fresh and first <= part.at:

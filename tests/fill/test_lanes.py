@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fileproxy.control.growth import MOST
-from fileproxy.fill.lanes import REMEMBERED_S, SLOW_S, Lanes
+from fileproxy.fill.lanes import CROWD_SILENT_S, REMEMBERED_S, SLOW_S, Lanes
 
 PARALLEL = st.sampled_from(["auto", "off"]) | st.integers(1, 64)
 RATES = st.dictionaries(st.sampled_from("abcd"), st.tuples(st.floats(0, 1e9), st.floats(0, 2 * SLOW_S)), max_size=4)
@@ -42,6 +42,9 @@ def test_others_use_up_what_may_be_had() -> None:
 
 def test_where_many_downloads_run_none_adds_to_its_first() -> None:
     lanes = Lanes(cap=4, extra=1, running=3)
+    assert lanes.may_add(1)
+    with lanes.ask():  # another one will run in a moment
+        assert not lanes.may_add(1)
     assert lanes.may_add(1)
     lanes.running = 4
     assert not lanes.may_add(1)
@@ -123,17 +126,43 @@ def test_slow_never_names_all(rates: dict[str, tuple[float, float]]) -> None:
     assert usual == max((rate for rate, _ in rates.values()), default=None)
 
 
+def test_on_a_full_path_only_a_download_alone_may_add() -> None:
+    lanes = Lanes(running=1)
+    for seconds in (0.1, 0.4, 0.4, 0.4):
+        lanes.paths.felt("a", seconds, 0.0)
+    assert lanes.may_add(1)
+    lanes.running = 2
+    assert not lanes.may_add(1)
+    assert lanes.may_add(0)
+
+
+def test_silence_is_borne_where_nobody_may_add_and_others_hear() -> None:
+    lanes = Lanes(cap=4, running=9)
+    assert lanes.silence_s(1, "a", 0.75, 10.0) == 0.75  # nobody ever heard from it
+    lanes.heard("a", 10.0)
+    assert lanes.silence_s(1, "a", 0.75, 10.7) == CROWD_SILENT_S
+    assert lanes.silence_s(1, "a", 20.0, 10.7) == 20.0
+    assert lanes.silence_s(1, "a", 0.75, 10.75) == 0.75  # it is silent to everybody: dead
+    assert lanes.silence_s(1, "b", 0.75, 10.7) == 0.75
+    lanes.running = 1
+    assert lanes.silence_s(1, "a", 0.75, 10.7) == 0.75
+    assert Lanes(cap=4, running=9, stall_s=0.5, _heard={"a": 10.0}).silence_s(1, "a", 0.5, 10.2) == 0.5  # as was said
+
+
 def test_what_stats_show() -> None:
     lanes = Lanes(cap=8, extra=5, streams=2)
     lanes.measured("a", 1e6, 0.0)
     lanes.measured("b", 1e5 + 0.4, 0.0)
     lanes.learn(4, 0.0)
+    for seconds in (0.1, 0.5, 0.5, 0.5):
+        lanes.paths.felt("a", seconds, 0.0)
     assert lanes.describe(1.0) == {
         "parallel": "auto",
         "most": 8,
         "remembered": 4,
         "downloads": 2,
         "connections": 7,
+        "paths": {"a": {"round_trip_s": 0.5, "shortest_s": 0.1, "full": True}},
         "rates": {"a": 1_000_000, "b": 100_000},
         "slow": ["b"],
     }
