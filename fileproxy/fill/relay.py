@@ -127,6 +127,7 @@ class LastingBody:
                     wanted = wanted[: self._end - self._position]
                     self._position += len(wanted)
                     yield wanted
+                    del piece, wanted  # what follows may come in pipes for hours, and these bytes are gone
                 if self._position == self._end:
                     return
                 raise Truncated(f"{self._meta.url}: the answer ended at byte {self._position} of {self._end}")
