@@ -13,7 +13,7 @@ import struct
 from typing import Any, NamedTuple, Protocol
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
-_LAYOUT = struct.Struct("=16xI4xI24xI12xII4xI8xI4xI16xQQIIIIIIQQQQ8xQQ8xI")
+_LAYOUT = struct.Struct("=16xI4xI24xI12xII4xI8xI4xI16xQQIIIIIIQQQQ8xQQI4xI")
 _UNKNOWN = 0xFFFFFFFF  # tcpi_min_rtt before the first measurement
 _MICRO = 1e-6
 
@@ -43,6 +43,7 @@ class TcpInfo(NamedTuple):
     sndbuf_limited_s: float  # of that, the time our own buffer was too small
     bytes_sent: int
     bytes_retransmitted: int
+    duplicates: int  # segments sent again that the peer had already, as it says (DSACK, RFC 2883)
     out_of_order: int  # segments that came behind a gap: what a receiver sees of loss
 
 
@@ -69,12 +70,13 @@ def parse(raw: bytes) -> TcpInfo | None:
         return None
     (
         mss, unacked, silent, rtt, rttvar, cwnd, rcv_rtt, retransmitted, acked, received, segs_out, segs_in, notsent,
-        min_rtt, data_in, data_out, rate, busy, rwnd, sndbuf, sent, resent, out_of_order,
+        min_rtt, data_in, data_out, rate, busy, rwnd, sndbuf, sent, resent, duplicates, out_of_order,
     ) = _LAYOUT.unpack(raw[: _LAYOUT.size].ljust(_LAYOUT.size, b"\0"))  # fmt: skip
     return TcpInfo(
         mss, unacked, silent / 1e3, rtt * _MICRO, rttvar * _MICRO, cwnd, rcv_rtt * _MICRO, retransmitted, acked,
         received, segs_out, segs_in, notsent, 0.0 if min_rtt == _UNKNOWN else min_rtt * _MICRO, data_in, data_out, rate,
-        busy * _MICRO, rwnd * _MICRO, sndbuf * _MICRO, sent, resent, out_of_order,
+        busy * _MICRO, rwnd * _MICRO, sndbuf * _MICRO, sent, resent, duplicates,
+        out_of_order,
     )  # fmt: skip
 
 

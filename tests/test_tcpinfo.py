@@ -19,7 +19,7 @@ def test_fields_stand_where_the_kernel_puts_them() -> None:
     for offset, form, value in (
         (52, "=I", 1500), (68, "=I", 150_000), (72, "=I", 2_000), (100, "=I", 7), (120, "=Q", 2**40), (136, "=I", 900),
         (144, "=I", 4096), (148, "=I", 149_000), (152, "=I", 600), (160, "=Q", 10**9), (168, "=Q", 3_000_000),
-        (176, "=Q", 2_000_000), (184, "=Q", 1_000_000), (208, "=Q", 10_000), (224, "=I", 33),
+        (176, "=Q", 2_000_000), (184, "=Q", 1_000_000), (208, "=Q", 10_000), (216, "=I", 7), (224, "=I", 33),
     ):  # fmt: skip
         struct.pack_into(form, raw, offset, value)
     info = tcpinfo.parse(bytes(raw))
@@ -28,7 +28,7 @@ def test_fields_stand_where_the_kernel_puts_them() -> None:
     assert (info.bytes_acked, info.segs_out, info.notsent, info.min_rtt_s) == (2**40, 900, 4096, 0.149)
     assert (info.data_segs_in, info.delivery_rate, info.busy_s) == (600, 10**9, 3.0)
     assert (info.rwnd_limited_s, info.sndbuf_limited_s) == (2.0, 1.0)
-    assert (info.bytes_retransmitted, info.out_of_order) == (10_000, 33)
+    assert (info.bytes_retransmitted, info.duplicates, info.out_of_order) == (10_000, 7, 33)
 
 
 def test_a_round_trip_that_was_never_measured_is_not_an_hour() -> None:

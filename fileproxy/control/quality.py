@@ -66,12 +66,14 @@ class Sample:
 def between(before: TcpInfo | None, now: TcpInfo, goodput: float | None = None) -> Sample:
     """What happened on a connection since an earlier reading (None: since it was made).
 
-    What we sent again is lost, but for one segment (the kernel probes for a lost end by sending it again). As receivers
+    What we sent again is lost, but for one segment (the kernel probes for a lost end by sending it again), and for what
+    the peer says it had already: a busy machine answers late, and is no bad path. As receivers
     we see only segments that come behind a gap. A gap lasts about one round trip, so about as many segments come behind
     it as one round trip carries: so many of them are one loss. ``goodput`` in bytes a second tells how many that are.
     """
     sent = now.data_segs_out - (before.data_segs_out if before else 0)
     again = now.retransmitted - (before.retransmitted if before else 0)
+    again -= now.duplicates - (before.duplicates if before else 0)
     came = now.data_segs_in - (before.data_segs_in if before else 0)
     behind = now.out_of_order - (before.out_of_order if before else 0)
     mss = max(now.mss, 536)

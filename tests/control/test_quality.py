@@ -135,6 +135,7 @@ def test_what_was_sent_again_is_lost_but_for_a_probe() -> None:
     now = NONE._replace(data_segs_out=600, retransmitted=16, rtt_s=0.1)
     assert between(before, now) == Sample(rtt_s=0.1, segments=500, lost=10)
     assert between(before, before._replace(retransmitted=6)).lost == 0
+    assert between(before, now._replace(duplicates=7)).lost == 3  # those were there already
 
 
 def test_a_gap_is_one_loss_however_much_comes_behind_it() -> None:
