@@ -8,6 +8,7 @@ and the loops before it; here bytes are copied once, out of the kernel, or not a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from typing import Any
@@ -15,7 +16,10 @@ from typing import Any
 from fileproxy.model import Counters
 
 CAPACITY = 1024 * 1024  # of a pipe; the most that a process without privileges may have
-MOST_PIPES = 64  # of one upstream in a worker: what they may hold in the kernel
+# Pipes of one upstream in a worker: while there are fewer than so many, the next one is of such a size. All together
+# they may hold 64 MiB in the kernel, as much as a user without privileges may have; what is in them is no memory of
+# this process, so that a thousand slow clients cost it little.
+SIZES = ((24, CAPACITY), (24 + 128, 64 * 1024), (24 + 128 + 1024, 32 * 1024))
 AVAILABLE = hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
@@ -104,16 +108,17 @@ class Tubes:
         return Tube(self, source)
 
     def pipe(self) -> tuple[int, int] | None:
-        """Both ends of a new pipe."""
-        if not AVAILABLE or self.pipes >= MOST_PIPES:
+        """Both ends of a new pipe; None: there are enough, or none is to be had."""
+        size = next((size for most, size in SIZES if self.pipes < most), 0)
+        if not AVAILABLE or not size:
             return None
         try:
             outlet, inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        try:
-            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, CAPACITY)
-        except OSError:  # this user has too much in pipes
+        with contextlib.suppress(OSError):  # this user has too much in pipes
+            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, size)
+        if fcntl.fcntl(inlet, fcntl.F_GETPIPE_SZ) < SIZES[-1][1]:  # far too much
             os.close(inlet)
             os.close(outlet)
             return None
