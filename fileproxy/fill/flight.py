@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fileproxy.fill.entry import Entry
     from fileproxy.fill.values import Need
 
+UNREAD_S = 10.0  # nobody reads, little is missing, and no byte came for so long: it is not worth the wait
 HOLD_S = 0.5  # how long a flight without readers waits for its first, or its next
 BARREN_MOST = 12  # times in a row that going on may fail without a new byte
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -179,7 +180,13 @@ class Flight(Landed):
             if not self.readers and not await self._wanted():
                 break
             self._alone.clear()
-            await self._alone.wait()
+            if self.readers or not self.entry.meta.pinned:  # what cannot be continued is worth any wait
+                await self._alone.wait()
+                continue
+            before = self.position
+            await self._happens(self._alone, UNREAD_S)
+            if not self.readers and self.position == before:
+                break
         if not self.over and self.task is not None:
             self._turn(State.STOPPED)  # before anybody can join it
             self.task.cancel()
@@ -384,14 +391,19 @@ class Flight(Landed):
             if left <= 0:
                 return False
             self._moved.clear()
-            waiting = self.entry.shared.tasks.start(clock.sleep(left), "flight hold")
-            moved = self.entry.shared.tasks.start(self._moved.wait(), "flight moved")
-            try:
-                await asyncio.wait({waiting, moved}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
-                moved.cancel()
+            await self._happens(self._moved, left)
         return not self.over
+
+    async def _happens(self, event: asyncio.Event, within_s: float) -> None:
+        """Wait for the event, but not longer."""
+        shared = self.entry.shared
+        waiting = shared.tasks.start(shared.clock.sleep(within_s), "flight hold")
+        happens = shared.tasks.start(event.wait(), "flight moved")
+        try:
+            await asyncio.wait({waiting, happens}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            happens.cancel()
 
     def _little_is_missing(self) -> bool:
         return self.end is not None and self.end - self.position <= self.entry.shared.fill_after_abort

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fileproxy.errors import BadDigest, CannotContinue, Truncated, UpstreamReset
-from fileproxy.fill.flight import HOLD_S
+from fileproxy.fill.flight import HOLD_S, UNREAD_S
 from fileproxy.fill.states import State
 from fileproxy.model import UNKNOWN_SIZE
 from tests.fill.kit import BLOCK, FILE, Feed, MakeKit, drained, sha256
@@ -178,11 +178,37 @@ async def test_it_finishes_alone_when_little_is_missing(kit: MakeKit) -> None:
     body = Feed(FILE[: len(FILE) // 2])
     flight = one.fly(body)
     assert await one.client(0, len(FILE) // 2) == FILE[: len(FILE) // 2]
-    await one.clock.advance(100)
+    for _ in range(3):
+        await one.clock.advance(0.6 * UNREAD_S)
+        assert not flight.over
+        body.give(FILE[flight.position : flight.position + BLOCK])
+        await one.turns()
+    body.give(FILE[flight.position :])
+    await one.state(flight, State.DONE)
+    assert len(one.blocks) == 16
+
+
+async def test_but_not_for_ever_when_nothing_comes(kit: MakeKit) -> None:
+    one = kit(finish=len(FILE) // 2)
+    flight = one.fly(Feed(FILE[: len(FILE) // 2]))
+    await one.client(0, len(FILE) // 2)
+    await one.clock.advance(UNREAD_S)
+    await one.clock.advance(UNREAD_S)
+    await one.state(flight, State.STOPPED)
+    await one.turns()
+    assert len(one.blocks) == 8  # these stay
+
+
+async def test_what_could_not_be_continued_is_waited_for(kit: MakeKit) -> None:
+    one = kit(pinned=False, finish=len(FILE) // 2)
+    body = Feed(FILE[: len(FILE) // 2])
+    flight = one.fly(body)
+    await one.client(0, len(FILE) // 2)
+    for _ in range(3):
+        await one.clock.advance(UNREAD_S)
     assert not flight.over
     body.give(FILE[len(FILE) // 2 :])
     await one.state(flight, State.DONE)
-    assert len(one.blocks) == 16
 
 
 async def test_whole_blocks_of_a_stopped_flight_stay(kit: MakeKit) -> None:
