@@ -23,6 +23,7 @@ BENCHMARKS = {
     "cache": "The block cache under crowds, kills, flipped bits, sick disks.",
     "admission": "What should stay in memory: byte hit ratios of several policies.",
     "torture": "Origins that lie, break, leave: what clients get.",
+    "get": "`fileproxy get` beside curl and aria2c over emulated links.",
     "compare": "This machine's baseline, or another revision, against these sources: better, same, worse.",
     "guard": "Instructions and memory of pure paths against the committed counts (valgrind).",
 }
