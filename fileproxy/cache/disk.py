@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,19 +200,45 @@ class DiskTier:
 
     async def write(self, meta: Meta, index: int, data: bytes) -> bool:
         """Keep one whole block; True once it is written. ValueError when it has not the length of that block."""
-        if not 0 <= index < meta.blocks or len(data) != meta.length_of(index):
-            raise ValueError(f"{len(data)} bytes are not block {index} of {meta.url}")
-        if not self._may_write(len(data)):
-            self._counters.add("cache.disk_skipped")
-            return False
-        name, files, path = file_of(meta, index), self._folder.files, self._folder.path
-        if disk_records.is_inline(meta):
-            writer, work = meta.key[0], partial(disk_records.save_data, files, path, meta, data)
-        else:
-            writer, work = meta.key[0] + index, partial(extents.write_block, files, path, meta, index, data)
-        stored = await self._put(writer, name, work, len(data))
-        self._seen.unverify(name, 1 << _slot(index))
-        self._counters.add("cache.disk_writes" if stored else "cache.disk_skipped")
+        return (await self.write_run(meta, index, (data,)))[0]
+
+    async def write_run(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
+        """Keep whole blocks, ``first`` and those behind it; for each whether it is written. ValueError as ``write``."""
+        for index, data in enumerate(blocks, first):
+            if not 0 <= index < meta.blocks or len(data) != meta.length_of(index):
+                raise ValueError(f"{len(data)} bytes are not block {index} of {meta.url}")
+        stored: list[bool] = []
+        while (done := len(stored)) < len(blocks):
+            index = first + done
+            within = blocks[done : done + extents.BLOCKS - _slot(index)]
+            stored += await self._write_within(meta, index, within)
+        return stored
+
+    async def _write_within(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
+        """The same for blocks of one file."""
+        length, count = sum(map(len, blocks)), len(blocks)
+        if not self._may_write(length):
+            self._counters.add("cache.disk_skipped", count)
+            return [False] * count
+        name, files, path = file_of(meta, first), self._folder.files, self._folder.path
+        refused: frozenset[int] = frozenset()
+
+        def work() -> int | None:
+            nonlocal refused
+            if disk_records.is_inline(meta):
+                return disk_records.save_data(files, path, meta, blocks[0])
+            written = extents.write_run(files, path, meta, first, blocks)
+            refused = written.refused
+            return None if len(refused) == count else written.grown
+
+        # An inline block follows its record.
+        writer = meta.key[0] if disk_records.is_inline(meta) else meta.key[0] + first
+        written = await self._put(writer, name, work, length)
+        stored = [written and index not in refused for index in range(first, first + count)]
+        for index in range(first, first + count):
+            self._seen.unverify(name, 1 << _slot(index))
+        self._counters.add("cache.disk_writes", stored.count(True))
+        self._counters.add("cache.disk_skipped", stored.count(False))
         return stored
 
     def statistics(self) -> dict[str, Any]:

@@ -5,10 +5,11 @@
     64     64 slots of 16 bytes: state, length, CRC-32 of the block, CRC-32 of the slot
     4096   the blocks, slot i at 4096 + i * block; what was not written is a hole
 
-A block is committed by writing its data first and then its slot, each by a call of its own, so writers of different
-blocks need no lock. Every checksum is seeded with rid, block size and block number: neither a slot nor a block can be
-taken for another one, whatever a crash leaves where. A slot lies within one sector; one that is torn is damage. The
-head follows from the representation, so every writer writes the same one, and readers, who know it, do without it.
+A block is committed by writing its data first and then its slot, each by a call of its own (of a run of blocks all
+data, then all slots), so writers of different blocks need no lock. Every checksum is seeded with rid, block size and
+block number: neither a slot nor a block can be taken for another one, whatever a crash leaves where. A slot lies within
+one sector; one that is torn is damage. The head follows from the representation, so every writer writes the same one,
+and readers, who know it, do without it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -161,31 +163,62 @@ def read_run(files: Files, folder: str, extent: Extent, first: int, most: int, k
 
 
 def write_block(files: Files, folder: str, meta: Meta, index: int, data: bytes) -> int | None:
-    """Store one block. Returns by how many bytes the disk is fuller.
+    """Store one block. Returns by how many bytes the disk is fuller; None: see ``Written.refused``. Raises OSError."""
+    written = write_run(files, folder, meta, index, (data,))
+    return None if written.refused else written.grown
 
-    None: other bytes are there under the same name, and stay (law 1); the caller has them from where it should not.
-    Raises OSError.
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a run of blocks. ``grown``: by so many bytes the disk is fuller.
+
+    ``refused``: where other bytes are under the same name, and stay (law 1); the caller has them from where it should
+    not.
     """
-    number, slot = divmod(index, BLOCKS)
+
+    grown: int
+    refused: frozenset[int]  # indexes
+
+
+def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequence[bytes]) -> Written:
+    """Store blocks ``first`` and those behind it, all of one extent, with few calls. Raises OSError."""
+    number, slot = divmod(first, BLOCKS)
     extent = extent_of(meta, number)
-    head = extent.head()
-    crc = crc32(data, extent.seed(slot))
+    head, grown = extent.head(), 0
+    crcs = [crc32(data, extent.seed(slot + at)) for at, data in enumerate(blocks)]
+    missing, refused = list[int](), set[int]()
     descriptor = open_to_write(files, path_of(folder, extent.name), os.O_RDWR)
     try:
         start = os.pread(descriptor, DATA, 0)
-        there = extent.committed(start[HEAD_BYTES:], slot)
         if start[:_MARK] != head:
             files.write(descriptor, head + os.urandom(HEAD_BYTES - _MARK), 0)
-        if there is not None and there >= 0:
-            if there != crc:
-                return None
-            if extent.crc_on_disk(descriptor, slot) == crc:
-                return 0
-        files.write(descriptor, data, extent.offset_of(slot))
-        files.write(descriptor, extent.slot(slot, crc), HEAD_BYTES + slot * _SLOT_BYTES)
+            grown += 0 if start else DATA
+        for at, (data, crc) in enumerate(zip(blocks, crcs, strict=True)):
+            there = extent.committed(start[HEAD_BYTES:], slot + at)
+            if there is None:
+                grown += taken(len(data))
+            elif there >= 0 and there != crc:
+                refused.add(first + at)
+                continue
+            elif there >= 0 and extent.crc_on_disk(descriptor, slot + at) == crc:
+                continue
+            missing.append(at)
+        for at, end in _runs(missing):
+            files.write_all(descriptor, blocks[at:end], extent.offset_of(slot + at))
+            slots = b"".join(extent.slot(slot + one, crcs[one]) for one in range(at, end))
+            files.write(descriptor, slots, HEAD_BYTES + (slot + at) * _SLOT_BYTES)
     finally:
         files.close(descriptor)
-    return (taken(len(data)) if there is None else 0) + (0 if start else DATA)
+    return Written(grown, frozenset(refused))
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as runs without a gap: first, and end (exclusive)."""
+    begin = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            yield numbers[begin], numbers[at - 1] + 1
+            begin = at
 
 
 def held(files: Files, folder: str, meta: Meta) -> set[int]:

@@ -625,3 +625,16 @@ async def test_many_at_once_with_eviction_and_damage_never_get_a_wrong_byte(tmp_
         assert reads > 20
         assert one.counters["cache.evicted"] + two.counters["cache.evicted"] > 0
         assert one.tier.statistics()["status"] == two.tier.statistics()["status"] == "ok"
+
+
+async def test_a_run_over_two_files_is_told_block_by_block(tmp_path: Path) -> None:
+    meta = make_meta("run", 70 * 512 + 9, 512)
+    blocks = [content(meta, index) for index in range(60, 68)]
+    async with open_tier(tmp_path) as kit:
+        assert await kit.tier.write(meta, 62, content(meta, 62))
+        stored = await kit.tier.write_run(meta, 60, [*blocks[:2], bytes(512), *blocks[3:]])
+        assert stored == [True, True, False, True, True, True, True, True]
+        assert await kit.tier.held(meta) == set(range(60, 68))
+        assert (kit.counters["cache.disk_writes"], kit.counters["cache.disk_skipped"]) == (8, 1)
+        with pytest.raises(ValueError, match="are not block 70"):
+            await kit.tier.write_run(meta, 69, [content(meta, 69), bytes(512)])

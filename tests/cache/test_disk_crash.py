@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class Recorder(Files):
         with self.lock:
             self.log.append(("write", self.opened[descriptor], offset, bytes(data)))
         super().write(descriptor, data, offset)
+
+    def write_all(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
+        with self.lock:
+            self.log.append(("write", self.opened[descriptor], offset, b"".join(pieces)))
+        Files().write_all(descriptor, pieces, offset)
 
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)
@@ -128,6 +134,11 @@ class Play:
                 self.records.add(meta.key)
             self.note()
 
+    async def write_run(self, meta: Meta, first: int, end: int) -> None:
+        assert all(await self.tier.write_run(meta, first, [content(meta, index) for index in range(first, end)]))
+        self.blocks |= {(meta.rid, index) for index in range(first, end)}
+        self.note()
+
     def forget(self, meta: Meta, *, record: bool = True) -> None:
         self.blocks = {block for block in self.blocks if block[0] != meta.rid}
         if record:
@@ -181,6 +192,7 @@ async def record(folder: Path) -> tuple[Recorder, list[Record]]:
         await play.write(SMALL, 0)
         await play.save(LARGE)
         await play.write(LARGE, 5, 66)
+        await play.write_run(LARGE, 61, 69)  # two files; one block was there
     recorder.log.append(("synced",))
     return recorder, [*play.history, LONE]
 

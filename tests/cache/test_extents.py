@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,48 @@ def flip(path: str, offset: int, bit: int = 0) -> None:
 
 
 # --- extents ---
+
+
+def test_a_run_is_written_around_what_is_there(folder: str) -> None:
+    """All missing data first, then its slots; what is there stays, also where other bytes are meant to go (law 1)."""
+    calls: list[tuple[int, int]] = []
+
+    class Noting(Files):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+            calls.append((offset, len(data)))
+            super().write(descriptor, data, offset)
+
+        def write_all(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
+            calls.append((offset, sum(map(len, pieces))))
+            FILES.write_all(descriptor, pieces, offset)
+
+    write(folder, BIG, 2, 5)
+    blocks = [content(BIG, index) for index in range(7)]
+    other = bytes(BLOCK)
+    written = extents.write_run(Noting(), folder, BIG, 0, [*blocks[:5], other, blocks[6]])
+    assert written.refused == {5}
+    assert written.grown == 5 * -(-BLOCK // 4096) * 4096
+    runs = [(0, 2), (3, 5), (6, 7)]
+    expected = [
+        call
+        for at, end in runs
+        for call in ((extents.DATA + at * BLOCK, (end - at) * BLOCK), (64 + at * 16, (end - at) * 16))
+    ]
+    assert calls == expected
+    assert read(folder, BIG, 0, 7) == b"".join(blocks)
+
+
+@pytest.mark.parametrize("most", [1, 700, 1500, 4000])
+def test_a_system_that_takes_less_at_once(folder: str, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    real = os.pwritev
+
+    def less(descriptor: int, pieces: Sequence[bytes], offset: int) -> int:
+        return real(descriptor, [b"".join(pieces)[:most]], offset)
+
+    monkeypatch.setattr(os, "pwritev", less)
+    blocks = [content(BIG, index) for index in range(4)]
+    assert extents.write_run(FILES, folder, BIG, 0, blocks).refused == frozenset()
+    assert read(folder, BIG, 0, 4) == b"".join(blocks)
 
 
 def test_a_run_is_what_is_committed_and_contiguous_within_one_extent(folder: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from fileproxy.cache import store as store_module
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
 from fileproxy.cache.store import MOST_PENDING, Store
@@ -301,3 +302,39 @@ async def test_closing_writes_what_is_under_way(ladder: Callable[..., Ladder]) -
     await one.store.close()
     assert len(one.disk.records) == 20
     assert one.disk.did[-1] == ("close",)
+
+
+class RunTier(SlowTier):
+    """It writes runs, and refuses the blocks in ``refuses``."""
+
+    refuses: frozenset[int] = frozenset()
+
+    async def write_run(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
+        await self._turn("run", first, len(blocks))
+        return [index not in self.refuses for index in range(first, first + len(blocks))]
+
+
+async def test_blocks_that_wait_behind_each_other_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came while one was written goes at once, as far as it is a run and not too long."""
+    size = 512 * 1024
+    monkeypatch.setattr(store_module, "MOST_TOGETHER", 3 * size)
+    counts, failures = Watched(), list[BaseException]()
+    tasks = Tasks(lambda name, error: failures.append(error))
+    disk = RunTier()
+    disk.refuses = frozenset({2})
+    store = Store(memory=MemoryTier(2**20, counts), disk=disk, shared=None, bans=Bans(), counters=counts, tasks=tasks)
+    large = msgspec.structs.replace(meta(size=20 * size), block=size)
+    disk.open.clear()
+    for index in (0, 1, 2, 3, 4, 9, 10):
+        assert store.put(large, index, bytes(size), disk=True) == "below"
+    store.save(large, disk=True)
+    assert store.put(large, 11, bytes(size), disk=True) == "below"
+    await asyncio.sleep(0)
+    disk.open.set()
+    await store.settle()
+    assert disk.did == [("run", 0, 3), ("run", 3, 2), ("run", 9, 2), ("save", large), ("write", 11)]
+    assert store.read_now(large, 2) == bytes(size)  # memory had room for what the disk did not take
+    assert store.read_now(large, 1) is None
+    assert store.statistics()["pending_bytes"] == 0
+    assert failures == []
+    await tasks.close()
