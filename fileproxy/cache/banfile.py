@@ -43,6 +43,7 @@ class BanFile:
         self._keep = keep
         self._memory: mmap.mmap | None = None
         self.cells = memoryview(bytearray(_CELLS * 8)).cast("q")  # the numbers; another view after opening
+        self.newest = self.cells[C_SEQ : C_SEQ + 1]  # of them the one that is looked at for each hit
         self.problem: str | None = "not opened"
 
     # --- the numbers --------------------------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class BanFile:
             with self._locked():
                 memory = _map(self._folder / "bans.seq")
                 self._memory, self.cells = memory, memoryview(memory).cast("q")
+                self.newest = self.cells[C_SEQ : C_SEQ + 1]
                 self._mend()
         except OSError as error:
             self.problem = f"{self._path}: {error.strerror or error}"
@@ -80,9 +82,10 @@ class BanFile:
     def _unmap(self) -> None:
         if self._memory is not None:
             private = memoryview(bytearray(bytes(self.cells))).cast("q")
+            self.newest.release()
             self.cells.release()
             self._memory.close()
-            self._memory, self.cells = None, private
+            self._memory, self.cells, self.newest = None, private, private[C_SEQ : C_SEQ + 1]
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from fileproxy.server.serving import Serving
 
 if TYPE_CHECKING:
     from fileproxy.server.connections import Connections
-    from fileproxy.server.fast import Block
+    from fileproxy.server.rows import Block
 
 LINGER_S = 2.0  # how long input is thrown away after our last byte
 LINGER_BYTES = 1024 * 1024  # and how much of it

@@ -14,88 +14,43 @@ Laws kept here:
   length may a newer answer that is still on its way be overlooked so long.
 * Another settings generation empties the tables, and what connections kept of them is worth nothing then (``gone``).
   While the worker sheds or leaves, nothing is answered here.
-* What is answered here is counted and logged like everything else, all of some milliseconds together (``settle``).
+* What is answered here is counted and logged like everything else, all of some milliseconds together (``tally.py``).
+* Of our own pages those that watchers ask for are known as well, for a moment (``REPORT_LASTS_S``).
 
-``known.py`` says which heads may be known, ``front.py`` when they may be answered; ``pages.py`` sends larger bodies.
+``known.py`` says which heads may be known, ``front.py`` when they may be answered, ``rows.py`` what the tables hold;
+``pages.py`` sends larger bodies.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from fileproxy.errors import FileChanged
-from fileproxy.model import Ask, Load, Meta, VaryRule, header
+from fileproxy.model import Ask, Load, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
 from fileproxy.server.large import is_stored, send_stored
-from fileproxy.server.pages import Pages, Shelf
-from fileproxy.server.proof import Bans, Disk, Memory, Proof, Renew, Standing
-from fileproxy.server.trip import Hits
+from fileproxy.server.pages import Shelf
+from fileproxy.server.proof import Bans, Disk, Memory, Proof, Standing
+from fileproxy.server.rows import BLOCK_OVERHEAD, ROW_OVERHEAD, Answer, Block, Report, Row
+from fileproxy.server.tally import Tally
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
+    from fileproxy.server.reply import Reply
     from fileproxy.server.service import Generation, Service
 
 LARGEST = 256 * 1024  # bytes of a file in memory; larger ones of one block are sent from the disk tier's open files
-SETTLE_S = 0.01  # how long hits wait to be counted: alone, counting costs more than answering
 SHARE = 16  # of the memory tier's budget, a part of this size for each table
-BLOCK_OVERHEAD = 600  # bytes; measured with tracemalloc, rounded up
-ROW_OVERHEAD = 2600
+REPORT_LASTS_S = 0.25  # of a page of ours: short for whoever asks each second, and making it costs some milliseconds
+REPORT_RENEWS_S = 0.05  # who comes first then makes the next one; the others are told the old one so much longer
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
-_NEVER = b"\0"  # what no request ends with
 _OFTEN = 8  # hits within a second for which a larger body is put into pages
 _CLOSES = b"\r\nConnection: close"  # behind the id
 _IDS = 256  # made at a time
-
-
-@dataclass(slots=True, eq=False)
-class Block:
-    """A known header block of one peer. Its connections keep it, so that the next head need not be looked up for it."""
-
-    rows: dict[bytes, Row]  # of its site, by request line
-    text: bytes
-    cut: int  # its length, negative
-    trusted: bool  # the peer's X-Request-Id is taken over
-    closes: bool  # the connection ends with the answer
-    line: bytes  # its part of the access line
-    weight: int
-
-    def gone(self) -> None:
-        """The connections that keep it must not go on by it."""
-        self.text = _NEVER
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """The answer to a request line on a site."""
-
-    key: tuple[Site, bytes]  # site and request line
-    rows: dict[bytes, Row]  # of the site
-    frame: Frame
-    record: Meta
-    rule: VaryRule | None
-    renew: Renew
-    label: str  # of the route
-    line: bytes  # its part of the access line
-    weight: int
-    place: bytes  # of its body in memory
-    large: bool  # its body is on disk
-    before: bytes = b""  # the head up to the id, and behind it
-    after: bytes = b""
-    until: float = float("-inf")  # clock.now()
-    hits: dict[Block, list[bytes]] = field(default_factory=dict)  # not settled yet: their ids, by whose they are
-    seconds: float = 0.0  # that answering takes
-    used: int = 0  # hits since the cache was last asked about it
-    pages: Pages | None = None  # its body for sendfile
-
-    def gone(self) -> None:
-        if self.rows.get(self.key[1]) is self:
-            del self.rows[self.key[1]]
 
 
 class Fast:
@@ -106,44 +61,39 @@ class Fast:
         self._memory = memory
         self._disk = disk
         self._record, self._block = memory.by_heart()
-        self._bans = bans
+        self._bans = bans.by_heart()
         self._now = service.clock.now
-        self._loop = asyncio.get_running_loop()
+        self._tally = Tally(service, memory)
         self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
         self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
         self._sites: dict[Site, dict[bytes, Row]] = {}
+        self._reports: dict[tuple[bool, bytes], Report] = {}  # by whether for operators, and request line
         self._generation: Generation | None = None
         self._longest = 0
         self._load: Load | None = None  # the last one that was no reason to shed
-        self._answered: list[Row] = []  # rows with hits that are not settled
-        self._timer: asyncio.TimerHandle | None = None
         self._ids: list[bytes] = []
         self._shelf = Shelf()
-        self._hits = 0
 
     # --- for each request -----------------------------------------------------------------------------------------
 
     def answer(self, raw: bytes, front: Front) -> float | None:  # noqa: C901, PLR0912 (a call less for each hit)
         """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
+        line, _, text = raw.partition(b"\r\n")
         block, given = front.block, b""
-        if block is not None and raw.endswith(block.text):  # as nearly always
-            row = block.rows.get(raw[: block.cut])
-        else:
-            end = raw.find(b"\r\n")
-            lines = raw[end:]
-            block = self._blocks.get((front.peer, lines))
+        if block is None or block.text != text:  # seldom
+            block = self._blocks.get((front.peer, text))
             if block is None:
-                lines, given = known.without_id(lines)
-                if not given or (block := self._blocks.get((front.peer, lines))) is None:
+                text, given = known.without_id(text)
+                if not given or len(raw) > self._longest or (block := self._blocks.get((front.peer, text))) is None:
                     return None
             front.block = block
-            row = block.rows.get(raw[:end])
-        if row is None or len(raw) > self._longest:
-            return None
+        row = block.rows.get(line)
+        if row is None:
+            return self._answer_report(line, block, given, front)
         now, body, record, service = self._now(), None, row.record, self._service
         if (
             now < row.until
-            and record.ban == self._bans.seq
+            and record.ban == self._bans.newest[0]
             and service.current is self._generation
             and service.load is self._load
             and self._record(record.key) is record
@@ -156,9 +106,10 @@ class Fast:
             body = self._renewed(row, now)
         if body is None:
             return None
-        request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
+        ids = self._ids
+        request_id = given if given and block.trusted else ids.pop() if ids else self._new_id()
         after = row.after if not block.closes else _CLOSES + row.after
-        if len(body) <= _JOINED:
+        if row.small:
             front.transport.write(b"".join((row.before, request_id, after, body)))
         else:
             head = row.before + request_id + after
@@ -167,20 +118,19 @@ class Fast:
         try:
             row.hits[block].append(request_id)
         except KeyError:
-            self._note(row, block, request_id, now)
+            self._tally.first(row, block, request_id, now)
         if block.closes:
-            front.finish()
+            front.leave()
         return now
 
     def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
         """The same for a file on disk: by sendfile and in one go, or the long way."""
         if not self._stands(row, now) and self._renewed(row, now) is None:
             return None
-        request_id = given if given and block.trusted else self._ids.pop() if self._ids else self._new_id()
+        request_id = given if given and block.trusted else self._new_id()
         counters = self._service.counters
         try:
-            after = row.after if not block.closes else _CLOSES + row.after
-            sent = send_stored(front, self._disk, row.record, row.before + request_id + after)
+            sent = send_stored(front, self._disk, row.record, _head(row, block, request_id))
         except FileChanged as error:
             for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
                 counters.add(name)
@@ -189,19 +139,38 @@ class Fast:
         if sent is None:
             return None
         counters.add("bytes.sendfile", sent)
-        if block in row.hits:
-            row.hits[block].append(request_id)
-        else:
-            self._note(row, block, request_id, now)
-        if block.closes:
-            front.finish()
+        self._answered(row, block, request_id, front, now)
         return now
+
+    def _answer_report(self, line: bytes, block: Block, given: bytes, front: Front) -> float | None:
+        """The same for a page of ours."""
+        report = self._reports.get((block.operator, line))
+        if report is None or report.load is not self._service.load or report.generation is not self._service.current:
+            return None
+        now = self._now()
+        if now >= report.until:
+            report.maker = report.maker or front
+            if report.maker is front or now >= report.last:
+                return None
+        request_id = given if given and block.trusted else self._new_id()
+        front.transport.write(_head(report, block, request_id))
+        self._answered(report, block, request_id, front, now)
+        return now
+
+    def _answered(self, answer: Answer, block: Block, request_id: bytes, front: Front, began: float) -> None:
+        """What ``answer`` does behind an answer, for who has more time."""
+        if block in answer.hits:
+            answer.hits[block].append(request_id)
+        else:
+            self._tally.first(answer, block, request_id, began)
+        if block.closes:
+            front.leave()
 
     def _stands(self, row: Row, now: float) -> bool:
         """What ``answer`` asks of a row, for who has more time."""
         return (
             now < row.until
-            and row.record.ban == self._bans.seq
+            and row.record.ban == self._bans.newest[0]
             and self._service.current is self._generation
             and self._service.load is self._load
             and self._record(row.record.key) is row.record
@@ -211,7 +180,7 @@ class Fast:
     def _is_open(self) -> bool:
         """Whether this is a time to answer by what is known."""
         load = self._service.load
-        if self._begin_anew() or load.lagging or load.descriptors_low or load.draining:
+        if self._begin_anew() or not _is_light(load):
             return False
         self._load = load
         return True
@@ -226,6 +195,7 @@ class Fast:
         self._blocks.clear()
         self._rows.clear()
         self._sites.clear()
+        self._reports.clear()
         return True
 
     def _renewed(self, row: Row, now: float) -> bytes | None:
@@ -244,7 +214,7 @@ class Fast:
                 row.before, row.after = row.frame.render(
                     standing.age, standing.status.member(name), formatdate(epoch, usegmt=True)
                 )
-                if len(body) > _JOINED and row.used >= _OFTEN:
+                if body and not row.small and row.used >= _OFTEN:
                     row.pages = self._shelf.put(row.record.rid, body, self._memory.budget // SHARE)
                 row.used = 0
                 row.until = now + known.lasts(standing.age_s, standing.status.ttl_s or 0.0, epoch)
@@ -254,83 +224,84 @@ class Fast:
         return None
 
     def _new_id(self) -> bytes:
-        data = os.urandom(8 * _IDS).hex().encode()
-        self._ids = [data[at : at + 16] for at in range(0, len(data), 16)]
+        if not self._ids:
+            self._ids = os.urandom(8 * _IDS).hex(" ", 8).encode().split()
         return self._ids.pop()
 
-    # --- what was answered ----------------------------------------------------------------------------------------
-
-    def _note(self, row: Row, block: Block, request_id: bytes, now: float) -> None:
-        """The first hit of a row since ``settle`` is the one that is timed: all are the same work."""
-        if not row.hits:
-            row.seconds = self._now() - now
-            self._answered.append(row)
-            if self._timer is None:
-                self._timer = self._loop.call_later(SETTLE_S, self.settle)
-        row.hits[block] = [request_id]
-
     def settle(self) -> None:
-        """Count and log what was answered since this was last done; also called before counts are told."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        self._timer = None
-        rows, self._answered = self._answered, []
-        logs = self._service.logs
-        start = logs.access_start()
-        lines: list[bytes] = []
-        for row in rows:
-            hits, row.hits = row.hits, {}
-            times = sum(map(len, hits.values()))
-            row.used += times
-            self._hits += times
-            self._memory.used_now(row.record, 0 if row.large else times)
-            Hits(row.label, times, row.record.size, row.seconds).add_to(self._service.counters)
-            if start is not None:
-                end = row.line % (row.seconds, row.seconds)
-                for block, ids in hits.items():
-                    rest = block.line + end
-                    lines.append(start + (rest + start).join(ids) + rest)
-        if lines:
-            logs.access_batch(b"".join(lines))
+        """Count and log what was answered; called before counts are told."""
+        self._tally.settle()
 
     def close(self) -> None:
         """Count what was answered, and forget everything."""
         self.settle()
         self._blocks.clear()
         self._rows.clear()
+        self._reports.clear()
         self._shelf.clear()
 
     # --- what is learned ------------------------------------------------------------------------------------------
 
     def learn(self, front: Front, proof: Proof) -> None:
         """Know this head from now on, if its answer depends on nothing else than what the tables go by."""
-        self._begin_anew()
-        raw, ask, record = front.raw, proof.ask, proof.record
-        if (
-            self._service.current is not proof.generation
-            or not proof.generation.settings.server.fast
-            or not (raw.startswith(b"GET /") and len(raw) <= self._longest)
-            or not (known.is_plain(front.head) and known.all_inert(ask.headers))
-            or not proof.depends_on <= known.GUARDED
-            or not 0 < record.size <= record.block
-            or record.status != 200
-        ):
+        record = proof.record
+        if proof.depends_on <= known.GUARDED and 0 < record.size <= record.block and record.status == 200:
+            heads = self._heads(front, proof.ask, proof.generation)
+            if heads is not None:
+                site, line, text = heads
+                rows = self._rows_of(site)
+                if self._learn_row(proof, (site, line), rows):
+                    self._learn_block(proof.ask, proof.generation, text, rows)
+
+    def learn_report(
+        self, front: Front, ask: Ask, generation: Generation, load: Load, made_at: float, reply: Reply, body: bytes
+    ) -> None:
+        """Know a page of ours for a moment. It was made at ``made_at`` (clock.now()) under this ``load``."""
+        if reply.status != 200:
+            self._reports.clear()  # from now on nobody is told that all is well
             return
-        end = raw.find(b"\r\n")
-        lines, given = known.without_id(raw[end:])
+        heads = self._heads(front, ask, generation)
+        if heads is None or load is not self._service.load or not _is_light(load):
+            return
+        site, line, text = heads
+        before, after = known.around_id(reply.head)
+        self._reports[ask.client in generation.operators, line] = Report(
+            line=self._access_part(ask, 200, len(body), None), label=None, size=len(body), before=before,
+            after=after + body, generation=generation, load=load,
+            until=made_at + REPORT_LASTS_S, last=made_at + REPORT_LASTS_S + REPORT_RENEWS_S,
+        )  # fmt: skip
+        self._learn_block(ask, generation, text, self._rows_of(site))
+
+    def _heads(self, front: Front, ask: Ask, generation: Generation) -> tuple[Site, bytes, bytes] | None:
+        """A head as the tables go by it: its site, its request line and its header block. None: it cannot be known."""
+        self._begin_anew()
+        if (
+            self._service.current is not generation
+            or not generation.settings.server.fast
+            or not front.raw.startswith(b"GET /")
+            or not (known.is_plain(front.head) and known.all_inert(ask.headers))
+        ):
+            return None
+        line, _, text = front.raw.partition(b"\r\n")
+        text, given = known.without_id(text)
         if not given and header(ask.headers, "X-Request-Id") is not None:
-            return  # one that is not taken over, and not left out of the key
-        if lines.count(b"\r\n") - 2 >= proof.generation.settings.limits.headers:
-            return  # with the line that was left out it may be one too many
-        site = Site(ask.authority, ask.scheme, _codings(ask))
-        rows = self._rows_of(site)
-        if self._learn_row(proof, (site, raw[:end]), rows):
-            line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
-            weight = BLOCK_OVERHEAD + len(lines) + len(line)
-            block = Block(rows, lines, -len(lines), ask.trusted_peer, known.closes(ask.headers), line, weight)
-            self._blocks.most_bytes = self._memory.budget // SHARE
-            self._blocks.add((ask.peer, lines), block)
+            return None  # one that is not taken over, and not left out of the key
+        if text.count(b"\r\n") - 1 >= generation.settings.limits.headers:
+            return None  # with the line that was left out it may be one too many
+        if not known.fits(line, text, self._longest):
+            return None
+        return Site(ask.authority, ask.scheme, _codings(ask)), line, text
+
+    def _learn_block(self, ask: Ask, generation: Generation, text: bytes, rows: dict[bytes, Row]) -> None:
+        line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
+        self._blocks.most_bytes = self._memory.budget // SHARE
+        self._blocks.add(
+            (ask.peer, text),
+            Block(
+                rows=rows, text=text, operator=ask.client in generation.operators, trusted=ask.trusted_peer,
+                closes=known.closes(ask.headers), line=line, weight=BLOCK_OVERHEAD + len(text) + len(line),
+            ),
+        )  # fmt: skip
 
     def _rows_of(self, site: Site) -> dict[bytes, Row]:
         """A site's rows. A block whose site was left out here while it had none is learned anew."""
@@ -350,16 +321,11 @@ class Fast:
             frame = Frame(proof.head, dated=header(record.headers, "Date") is not None)
         except ValueError:
             return False
-        line = self._service.logs.part(
-            method=ask.method, target=str(ask.target), status=record.status, bytes=record.size, ending="completed",
-            cache="HIT", route=route.path, mirror=None, tries=None,
-        )  # fmt: skip
-        line = line.replace(b"%", b"%%") + b',"seconds":%.6f,"first_byte":%.6f}\n'
-        weight = ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line)
-        label = ",".join(route.hosts) + route.path
+        line = self._access_part(ask, record.status, record.size, route.path)
         row = Row(
-            key, rows, frame, record, None, proof.renew, label, line, weight, self._memory.first_block(record.rid),
-            record.size > LARGEST,
+            line=line, label=",".join(route.hosts) + route.path, size=record.size, key=key, rows=rows, frame=frame,
+            record=record, renew=proof.renew, weight=ROW_OVERHEAD + len(key[1]) + 2 * frame.size + len(line),
+            place=self._memory.first_block(record.rid), small=record.size <= _JOINED, large=record.size > LARGEST,
         )  # fmt: skip
         standing = proof.renew()
         if standing is None or standing.record is not record:
@@ -374,16 +340,33 @@ class Fast:
         self._rows.add(key, row)
         return self._renewed(row, self._now()) is not None
 
+    def _access_part(self, ask: Ask, status: int, size: int, route: str | None) -> bytes:
+        """The end of an access line, with places for how long it took."""
+        line = self._service.logs.part(
+            method=ask.method, target=str(ask.target), status=status, bytes=size, ending="completed",
+            cache=None if route is None else "HIT", route=route, mirror=None, tries=None,
+        )  # fmt: skip
+        return line.replace(b"%", b"%%") + b',"seconds":%.6f,"first_byte":%.6f}\n'
+
     def statistics(self) -> dict[str, int]:
         """For ``/stats``: what the tables hold, and how many asks they answered."""
         self.settle()
         return {
-            "hits": self._hits,
+            "hits": self._tally.hits,
             "request_lines": len(self._rows),
             "header_blocks": len(self._blocks),
             "bodies": len(self._shelf),
             "bytes": self._rows.bytes + self._blocks.bytes + self._shelf.bytes,
         }
+
+
+def _head(answer: Answer, block: Block, request_id: bytes) -> bytes:
+    return answer.before + request_id + (_CLOSES + answer.after if block.closes else answer.after)
+
+
+def _is_light(load: Load) -> bool:
+    """Whether nothing about it is a reason to refuse."""
+    return not (load.lagging or load.descriptors_low or load.draining)
 
 
 def _same(row: Row, standing: Standing) -> bool:

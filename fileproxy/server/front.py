@@ -295,6 +295,12 @@ class Front(Ends):
         elif self.phase in (Phase.IDLE, Phase.HEAD, Phase.SERVING):
             self._linger()
 
+    def leave(self) -> None:
+        """Close behind an answer to a client that said it would ask no more, when all that it sent was read: at once,
+        because nothing can come that a reset would answer.
+        """
+        self._close()
+
 
 def front_of(request: web.BaseRequest) -> Front:
     """The connection a request came on."""

@@ -73,8 +73,12 @@ class Handler:
                     delivery=self._delivery,
                     cors=self._cors,
                 )
+            load, made_at = service.load, service.clock.now()
             status, headers, body = await operators.answer(page, ask, generation, service)
-            return await self._say(request, trip, status, headers, body)
+            reply = await self._say(request, trip, status, headers, body)
+            if service.fast is not None and operators.is_known(page, ask):
+                service.fast.learn_report(front_of(request), ask, generation, load, made_at, reply, body)
+            return reply
         except FileProxyError as error:
             return await self._fail(request, trip, error)
         except Exception:  # a bug of ours: named, logged with its traceback, and the client told

@@ -1,8 +1,9 @@
 """What of a request's head may be known by heart, and the head of its answer with its changing places (pure).
 
-A head is two rows: its request line, and its header block (everything behind it). The header blocks that may be known
-hold only fields of :data:`INERT`: whatever they say, the answer is the same, unless Vary names them. All other fields
-(conditions, Range, Cache-Control, Authorization, Origin, those that nobody thought of) are served the long way.
+A head is two rows: its request line, and its header block (everything behind that line's CRLF). The header blocks that
+may be known hold only fields of :data:`INERT`: whatever they say, the answer is the same, unless Vary names them. All
+other fields (conditions, Range, Cache-Control, Authorization, Origin, those that nobody thought of) are served the long
+way.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ CHOOSING = "accept-encoding"  # of these the one that Vary may name: it is part 
 GUARDED = frozenset({"load", "method", "route", "upgrade", "expect", "cdn-loop", "content-length"})
 """What a verdict may depend on: the load is looked at for each answer; all else is the same for all known heads."""
 
-_ID_LINE = re.compile(rb"\r\nx-request-id: ?([A-Za-z0-9._:/+=@-]{1,128})(?=\r\n)", re.IGNORECASE)
+_ID_LINE = re.compile(rb"^x-request-id: ?([A-Za-z0-9._:/+=@-]{1,128})\r\n", re.IGNORECASE | re.MULTILINE)
+_CONNECTION_LINE = re.compile(rb"\r\nconnection:[^\r]*", re.IGNORECASE)
 
 
 class Site(NamedTuple):
@@ -42,6 +44,18 @@ def without_id(block: bytes) -> tuple[bytes, bytes]:
     """The block without its first X-Request-Id line (a front may send another one each time), and that id; or b""."""
     found = _ID_LINE.search(block)
     return (block, b"") if found is None else (block[: found.start()] + block[found.end() :], found[1])
+
+
+def fits(line: bytes, block: bytes, longest: int) -> bool:
+    """Whether this line with any known block, and this block with any known line, is a head of at most ``longest``."""
+    most = longest // 4
+    return len(line) + 2 <= most and len(block) <= longest - most
+
+
+def around_id(head: bytes) -> tuple[bytes, bytes]:
+    """The head of an answer up to its request's id, and what follows it; without Connection, as another asks anew."""
+    before, name, rest = _CONNECTION_LINE.sub(b"", head).partition(b"\r\nX-Request-Id: ")
+    return before + name, rest[rest.index(b"\r\n") :]
 
 
 def is_plain(head: Head) -> bool:

@@ -39,6 +39,11 @@ def page_of(path: str, *, short_names: bool) -> str | None:
     return path[1:] if short_names and path[1:] in _PAGES else None
 
 
+def is_known(page: str, ask: Ask) -> bool:
+    """Whether the answer may be told again for a moment: to what load balancers and watchers ask, with no wishes."""
+    return page != "stats" and ask.target.query is None
+
+
 async def answer(page: str, ask: Ask, generation: Generation, service: Service) -> tuple[int, Headers, bytes]:
     """Status, headers and body of one of our pages. Raises Refused."""
     if ask.method not in ("GET", "HEAD"):

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from fileproxy.settings.schema import Route
 
 
+class Newest(Protocol):
+    """A number that other processes may move."""
+
+    newest: memoryview  # its only cell; another view when it could not be shared for a while
+
+
 class Bans(Protocol):
     """The purges (``cache/bans.py``)."""
 
-    @property
-    def seq(self) -> int:
-        """The newest one's number."""
+    def by_heart(self) -> Newest:
+        """Where the newest one's number stands."""
         ...
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from fileproxy.model import Answer, Ask, Counters
+from fileproxy.model import Answer, Ask
 from fileproxy.server.reply import Reply
 from fileproxy.server.running import Held
 from fileproxy.server.service import Service
@@ -111,21 +109,3 @@ class Trip:
                 mirror=fetched.mirror if fetched is not None else None,
                 tries=fetched.tries if fetched is not None else None,
             )
-
-
-class Hits(NamedTuple):
-    """Whole answers from memory that nobody noted one by one (``fast.py``). Counted like as many :class:`Trip`."""
-
-    label: str  # of the route
-    times: int
-    size: int  # bytes of each
-    seconds: float  # of each
-
-    def add_to(self, counters: Counters) -> None:
-        for name in ("ending.completed", "requests", "cache.hit"):
-            counters.add(name, self.times)
-        counters.traffic(self.times * self.size)
-        counters.observe("response_time", self.seconds, times=self.times)
-        counters.add("route.requests", self.times, label=self.label)
-        counters.add("route.bytes", self.times * self.size, label=self.label)
-        counters.observe("route.response_time", self.seconds, label=self.label, times=self.times)

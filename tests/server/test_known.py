@@ -39,18 +39,34 @@ def test_a_head_without_its_places_cannot_be_known(line: bytes) -> None:
 
 
 def test_one_id_is_taken_from_a_block() -> None:
-    block = b"\r\nHost: a\r\nx-REQUEST-id: i-1\r\nA: b\r\n\r\n"
-    assert known.without_id(block) == (b"\r\nHost: a\r\nA: b\r\n\r\n", b"i-1")
+    block = b"Host: a\r\nx-REQUEST-id: i-1\r\nA: b\r\n\r\n"
+    assert known.without_id(block) == (b"Host: a\r\nA: b\r\n\r\n", b"i-1")
+    assert known.without_id(b"X-Request-Id: i\r\nA: b\r\n\r\n") == (b"A: b\r\n\r\n", b"i")
     for value in (b"", b" i", b"i j", b"i" * 129, b'"'):
         other = block.replace(b"i-1", value)
         assert known.without_id(other) == (other, b"")
-    assert known.without_id(b"\r\nA: X-Request-Id: i\r\n\r\n")[1] == b""
+    assert known.without_id(b"A: X-Request-Id: i\r\n\r\n")[1] == b""
 
 
 @given(st.text(alphabet=[chr(n) for n in range(33, 127)], min_size=1, max_size=140))
 def test_ids_are_those_that_the_long_way_takes_over(value: str) -> None:
     long_way = request_id((("X-Request-Id", value),), True, lambda: "")
-    assert known.without_id(f"\r\nX-Request-Id: {value}\r\n\r\n".encode())[1].decode() == long_way
+    assert known.without_id(f"X-Request-Id: {value}\r\n\r\n".encode())[1].decode() == long_way
+
+
+def test_a_line_and_a_block_that_fit_are_never_too_long_together() -> None:
+    most = 1000
+    line, block = b"l" * 248, b"b" * 750
+    assert known.fits(line, block, most)
+    assert len(line + b"\r\n" + block) == most
+    assert not known.fits(line + b"l", b"", most)
+    assert not known.fits(b"", block + b"b", most)
+
+
+def test_a_head_is_cut_around_its_id() -> None:
+    head = b"HTTP/1.1 200 OK\r\nA: 1\r\nConnection: close\r\nX-Request-Id: i-1\r\nDate: d\r\n\r\n"
+    assert known.around_id(head) == (b"HTTP/1.1 200 OK\r\nA: 1\r\nX-Request-Id: ", b"\r\nDate: d\r\n\r\n")
+    assert known.around_id(b"HTTP/1.1 200 OK\r\nX-Request-Id: i\r\n\r\n")[1] == b"\r\n\r\n"
 
 
 @pytest.mark.parametrize(

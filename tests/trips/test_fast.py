@@ -13,7 +13,7 @@ import pytest
 from fileproxy.clock import ManualClock
 from fileproxy.http.dates import parse_date
 from fileproxy.server import pages
-from fileproxy.server.fast import LARGEST
+from fileproxy.server.fast import LARGEST, REPORT_LASTS_S, REPORT_RENEWS_S
 from fileproxy.settings import Settings
 from tests.clients import Connection, Got
 from tests.conftest import OpenHouse
@@ -634,14 +634,20 @@ async def test_a_worker_that_sheds_or_leaves_answers_nothing_fast(play: Any, loa
 
 
 async def test_a_longer_head_than_is_allowed_is_refused(play: Any) -> None:
-    """Line and block may be known, each from a head that was short enough."""
+    """Lines and blocks are known from heads that were short enough, and so short that all of them fit together."""
     one: Play = await play(limits={"head": 400})
-    path, agent = "/f?" + "x" * 220, "User-Agent: " + "y" * 220
+    room = 400 - len(HEAD)
+    path, agent = "/f?" + "x" * 80, "User-Agent: " + "y" * 250
     assert await one.is_known(path=path)
     assert await one.is_known(agent)
-    one.known = 0
+    assert await one.is_known(agent, path=path)
+    path, agent = "/f?" + "x" * (room // 2 + 10), "User-Agent: " + "y" * (room // 2)
+    assert not await one.is_known(path=path)
+    assert (await one.get(path=path)).status == 200
     assert (await one.get(agent, path=path)).status == 431
-    assert one.known == 0
+    front_id = "X-Request-Id: " + "i" * 100
+    assert await one.is_known("User-Agent: " + "y" * 200, path="/f?" + "x" * 70)
+    assert (await one.get("User-Agent: " + "y" * 200, front_id, path="/f?" + "x" * 70)).status == 431
 
 
 async def test_one_header_line_too_many_is_refused(play: Any) -> None:
@@ -663,3 +669,147 @@ async def test_the_tables_are_bounded(play: Any) -> None:
     kept = one.fast.statistics()
     assert 0 < kept["bytes"] <= budget // 8
     assert kept["header_blocks"] < 40
+
+
+# --- our own pages ----------------------------------------------------------------------------------------------------
+
+STRANGER = "X-Forwarded-For: 203.0.113.9"  # believed, because the peer is a trusted proxy; no operator
+PAGES = ("/health", "/-/health", "/livez", "/readyz")
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_what_watchers_ask_is_answered_counted_and_logged_as_always(play: Any, path: str) -> None:
+    answers: list[Any] = []
+    for switch in ("on", "off"):
+        one: Play = await play(server={"fast": switch})
+        gots = [await one.get(*lines, path=path) for lines in ((), (), (STRANGER,), (), (STRANGER,))]
+        assert one.known == (3 if switch == "on" else 0)
+        bodies = [json.loads(got.body) for got in gots]
+        logged = one.running.lines.access_lines
+        assert [got.get("x-request-id") for got in gots] == [line["id"] for line in logged]
+        answers.append(
+            (
+                [(set(body), body["status"]) for body in bodies],
+                [[name for name, _ in got.headers] for got in gots],
+                [(got.status, got.reason, got.ending) for got in gots],
+                [{name: line[name] for name in line if name not in {*PER_REQUEST, "bytes"}} for line in logged],
+                {key: count for key, count in one.running.counts.totals.items() if key[0] not in {*INNER, "traffic"}},
+            )
+        )
+    assert answers[0] == answers[1]
+
+
+async def test_what_a_watcher_is_told_is_a_quarter_of_a_second_old_at_most(play: Any) -> None:
+    one: Play = await play()
+    service = one.running.house._service
+    told, made = {"status": "ok"}, 0
+
+    async def health() -> dict[str, Any]:
+        nonlocal made
+        made += 1
+        return told
+
+    service.health = health
+    for _ in range(3):
+        assert (await one.get(path="/health")).status == 200
+    assert (one.known, made) == (2, 1)
+    told = {"status": "degraded"}
+    one.clock.tick(REPORT_LASTS_S - 0.01)
+    assert json.loads((await one.get(path="/health")).body) == {"status": "ok"}
+    one.clock.tick(0.01)
+    assert json.loads((await one.get(path="/health")).body) == {"status": "degraded"}
+    assert made == 2
+    told = {"status": "failing"}
+    one.clock.tick(REPORT_LASTS_S)
+    for _ in range(2):
+        assert (await one.get(path="/health")).status == 503  # is made anew each time
+    assert made == 4
+
+
+async def test_one_asker_makes_the_next_report_and_the_others_wait_a_moment_at_most(play: Any) -> None:
+    one: Play = await play()
+    service = one.running.house._service
+    gate, made = asyncio.Event(), 0
+
+    async def health() -> dict[str, Any]:
+        nonlocal made
+        made += 1
+        await gate.wait()
+        return {"status": "ok"}
+
+    await one.get(path="/health")
+    service.health = health
+    one.clock.tick(REPORT_LASTS_S)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as askers:
+        askers.create_task(one.running.fetch("/health"))
+        while made < 1:
+            await asyncio.sleep(0)
+        assert (await one.running.fetch("/health")).status == 200
+        assert (one.known, made) == (1, 1)
+        one.clock.tick(REPORT_RENEWS_S)
+        askers.create_task(one.running.fetch("/health"))
+        while made < 2:
+            await asyncio.sleep(0)
+        gate.set()
+    assert one.known == 1
+
+
+@pytest.mark.parametrize("load", ["lagging", "descriptors_low", "draining"])
+async def test_a_worker_that_is_not_well_says_so_at_once(play: Any, load: str) -> None:
+    from dataclasses import replace
+
+    one: Play = await play()
+    for path in PAGES:
+        assert await one.is_known(path=path)
+    one.known = 0
+    service = one.running.house._service
+    service.load = replace(service.load, **{load: True})
+    assert (await one.get(path="/readyz")).status == (503 if load == "draining" else 200)
+    for _ in range(3):
+        assert (await one.get(path="/health")).status == 200
+    assert one.known == 0
+
+
+async def test_a_report_ends_with_its_configuration(play: Any) -> None:
+    one: Play = await play()
+    assert await one.is_known(path="/health")
+    assert await one.is_known(path="/health")
+    await one.reload(server={"operators": ["10.0.0.0/8"]})
+    one.known = 0
+    for _ in range(3):
+        assert set(json.loads((await one.get(path="/health")).body)) == {"status"}
+    assert one.known == 2
+    await one.reload(server={"short_names": "off"})
+    origin_says = await one.get(path="/health")
+    assert origin_says.get("content-type") != "application/json"
+
+
+async def test_what_only_operators_may_read_is_told_to_them_alone(play: Any) -> None:
+    one: Play = await play()
+    for lines in ((), (STRANGER,), (), (STRANGER,)):
+        report = json.loads((await one.get(*lines, path="/health")).body)
+        assert (set(report) == {"status"}) == bool(lines)
+    assert one.known == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        ((), {"path": "/stats"}),
+        ((), {"path": "/readyz?verbose"}),
+        ((), {"path": "/health", "method": "HEAD"}),
+        (("Authorization: Bearer x",), {"path": "/health"}),
+        (("X-Unknown: x",), {"path": "/health"}),
+    ],
+)
+async def test_other_asks_for_our_pages_go_the_long_way(play: Any, lines: tuple[str, ...], options: Any) -> None:
+    assert not await (await play()).is_known(*lines, **options)
+
+
+async def test_a_watcher_that_wants_to_close_gets_the_close(play: Any) -> None:
+    one: Play = await play()
+    for _ in range(3):
+        got = await one.get("Connection: close", path="/health")
+        assert (got.status, got.all("connection")) == (200, ["close"])
+    assert one.known == 2
+    assert (await one.get(path="/health")).all("connection") == []
