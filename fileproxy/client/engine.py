@@ -31,7 +31,7 @@ from fileproxy.tasks import Tasks
 TICK_S = 0.1
 SAVE_EVERY_S = 2.0
 FIRST_SAVE_S = 0.5  # what is here sooner needs no journal
-FLUSH_BYTES = 4 * 1024 * 1024  # the disk begins with what came, so that it is soon done in the end
+FLUSH_BYTES = 1 * 1024 * 1024  # the disk begins with what came, so that it is soon done in the end
 HELPED_S = 2.0  # where one connection is as good as several, what takes less is not shared out
 LAG_S = 1.0  # when we run this late ourselves, nobody's silence is judged
 SLACK_S = 0.05  # a usual first byte before one was measured
