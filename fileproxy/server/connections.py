@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -98,7 +97,7 @@ class Connections:
         self._open: set[Front] = set()
         self._turned_away: set[Front] = set()  # told so, and not closed yet
         self._unlooked = 0  # connections that will not be asked for the number of their descriptors
-        self._per_client: Counter[str] = Counter()
+        self._per_client: dict[str, int] = {}  # a Counter takes twice as long
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
 
@@ -122,7 +121,7 @@ class Connections:
         refusal = self._refusal(front)
         if not refusal:
             self._open.add(front)
-            self._per_client[front.peer] += 1
+            self._per_client[front.peer] = self._per_client.get(front.peer, 0) + 1
             return ""
         self.counters.add("connections.shed")
         if len(self._turned_away) >= TOLD:
@@ -136,8 +135,8 @@ class Connections:
             return "Too many connections are open."
         if self._descriptors_low(front):
             return "Nearly all file descriptors are in use."
-        most = policy.connections_per_client
-        if most is None or not front.peer or self._per_client[front.peer] < most or front.peer in policy.unlimited:
+        most, peer = policy.connections_per_client, front.peer
+        if most is None or not peer or self._per_client.get(peer, 0) < most or peer in policy.unlimited:
             return ""
         return f"More than {most} connections are open from this address."
 
@@ -153,13 +152,16 @@ class Connections:
     def lost(self, front: Front) -> None:
         """A connection that was counted has gone."""
         self.counters.add("connections.open", -1)
+        if front not in self._open:
+            self._turned_away.discard(front)
+            return
+        self._open.remove(front)
         self._paces.pop(front, None)
-        self._turned_away.discard(front)
-        if front in self._open:
-            self._open.discard(front)
-            self._per_client[front.peer] -= 1
-            if not self._per_client[front.peer]:
-                del self._per_client[front.peer]
+        left = self._per_client[front.peer] - 1
+        if left:
+            self._per_client[front.peer] = left
+        else:
+            del self._per_client[front.peer]
 
     def handler(self, front: Front, transport: Tap) -> Serving:
         """The aiohttp handler of a connection's first request, or of one after a rest."""

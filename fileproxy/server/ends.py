@@ -46,6 +46,9 @@ class Phase(enum.Enum):
     GONE = "aborted or lost: its descriptor may already be another's"
 
 
+_IDLE = Phase.IDLE  # looked up once: an enum's members take their time
+
+
 class Ends(asyncio.Protocol):
     """The state of a connection, its ends, and the look at the time."""
 
@@ -61,7 +64,7 @@ class Ends(asyncio.Protocol):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.peer = ""
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         self.ending = "client_gone"
         self.raw = b""  # the head as it came, where its answer may be tabled (fast.py)
         self.block: Block | None = None  # the last one that fast.py knew

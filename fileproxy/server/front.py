@@ -57,7 +57,7 @@ class Front(Ends):
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = transport  # type: ignore[assignment]  # asyncio hands on more
         self._since = self._connections.clock.now()
         self.peer = _address(transport.get_extra_info("peername"))
         refusal = self._connections.admit(self)
