@@ -90,6 +90,8 @@ class HttpBody:
                 self._lost.remove_done_callback(_look_at)  # of the answer before this one
                 self._lost.add_done_callback(_look_at)
                 self._lost.add_done_callback(self._on_lost)
+        self._paused: asyncio.ReadTransport | None = None  # until more is asked for than came with the head
+        self._pause()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -132,6 +134,21 @@ class HttpBody:
         """Wait for the first piece, which the next iteration then returns."""
         self._first = await self._read()
 
+    def _pause(self) -> None:
+        """Nothing more is read yet of a long answer: in a crowd much would come before anybody takes it."""
+        connection = self._response.connection
+        protocol = None if connection is None else connection.protocol
+        if self._tubes is None or self.length is None or protocol is None or protocol._reading_paused:  # noqa: SLF001
+            return
+        if self.length - self._content.total_bytes >= WORTH_BYTES and protocol.transport is not None:
+            self._paused = protocol.transport
+            self._paused.pause_reading()
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None and not paused.is_closing():
+            paused.resume_reading()
+
     async def _read(self) -> bytes:
         if self._closed:
             raise UpstreamReset(f"{self._address}: the body was closed")
@@ -141,7 +158,10 @@ class HttpBody:
         try:
             if content.total_bytes > self._received or content.is_eof():
                 data = await content.readany()
+                if self._paused is not None:
+                    self._paused.pause_reading()  # it went on, as little is left
             else:
+                self._resume()
                 data = await self._wait(content.readany)
             self._meter.record(len(data), 0.0)
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
@@ -191,6 +211,8 @@ class HttpBody:
         if waits or protocol._reading_paused or protocol.transport is None:  # noqa: SLF001 - nothing public tells
             return False
         self._tube, self._tubes = self._tubes.lay(protocol.transport), None
+        if self._tube is not None:
+            self._paused = None  # from now on the tube reads
         return self._tube is not None
 
     async def next_piped(self) -> Piece | PipeSlice:
@@ -318,6 +340,7 @@ class HttpBody:
         self._closed = True
         self._end(None)
         self._first = None
+        self._resume()
         if self._tube is not None and self._received == self.length:
             self._let_go()
         self._forget()

@@ -219,3 +219,32 @@ async def test_a_rest_that_is_not_here_is_not_waited_for(origin: Origin, transpo
     answer = await made.fetch(want())
     await answer.body.aclose()
     await origin.wait_for(lambda: origin.open == 0)
+
+
+@pytest.mark.parametrize("length", [FILE.size, 100 * KIB])
+async def test_of_a_long_answer_nothing_is_read_ahead_of_who_takes_it(
+    origin: Origin, transport: MakeTransport, length: int
+) -> None:
+    """What came with the head is enough to begin with; a short answer is read on as it comes."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
+    origin.script("/f", Reply(raw=head + FILE.read(0, length)), Reply(FILE))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    body = answer.body
+    assert isinstance(body, HttpBody)
+    came = body._content.total_bytes
+    assert (body._paused is not None) == (length == FILE.size)
+    if body._paused is not None:
+        assert not body._paused.is_reading()
+        await origin.wait_for(lambda: origin.open == 1)
+        assert body._content.total_bytes == came
+    assert await taken(_ready(answer)) == (FILE.read(0, length), None)
+    assert await taken(made.fetch(want())) == (FILE.read(), None)
+
+
+async def test_an_answer_that_nobody_takes_lets_its_connection_go(origin: Origin, transport: MakeTransport) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {FILE.size}\r\n\r\n".encode()
+    origin.script("/f", Reply(raw=head + FILE.read()))
+    made, _ = transport(origin)
+    await (await made.fetch(want())).body.aclose()
+    await origin.wait_for(lambda: origin.open == 0)
