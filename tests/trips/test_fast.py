@@ -172,6 +172,27 @@ async def test_a_target_with_percent_signs_and_secrets_is_logged_as_always(play:
     assert len(set(targets)) == 1
 
 
+async def test_what_is_settled_together_is_exact_in_sum(play: Any) -> None:
+    one: Play = await play()
+    assert await one.is_known()
+    assert await one.is_known(path="/g")
+    assert await one.is_known("User-Agent: x")
+    one.known = 0
+    counts, lines = one.running.counts.totals, one.running.lines.access_lines
+    before = {name: counts[name, None] for name in ("requests", "traffic", "cache.hit", "response_time")}
+    logged = len(lines)
+    asked = [("/f",), ("/g",), ("/f", "User-Agent: x"), ("/f",), ("/f",)]
+    async with await one.running.connect() as connection:
+        gots = [await connection.ask("GET", *one_ask) for one_ask in asked]
+    assert one.known == len(asked)
+    await one.running.quiet()
+    counts, lines = one.running.counts.totals, one.running.lines.access_lines
+    grown = {name: counts[name, None] - before[name] for name in before}
+    assert grown == {"requests": 5, "traffic": 4 * FILE.size + OTHER.size, "cache.hit": 5, "response_time": 5}
+    assert sorted(line["id"] for line in lines[logged:]) == sorted(str(got.get("x-request-id")) for got in gots)
+    assert sum(line["bytes"] for line in lines[logged:]) == grown["traffic"]
+
+
 async def test_it_needs_no_handler(play: Any) -> None:
     one: Play = await play()
     await one.warm()
