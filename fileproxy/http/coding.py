@@ -7,11 +7,13 @@ client that comes back with such a tag is understood (``with_origin_tags``); it 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from fileproxy.http.cache_control import request_directives, response_directives
+from fileproxy.http.dates import parse_date
 from fileproxy.http.etags import ANY, ETag, parse_etag, parse_etags
 from fileproxy.http.fields import is_token, split_list
 from fileproxy.model import Headers, header, header_list, header_values, without
@@ -20,7 +22,15 @@ Coding = Literal["zstd", "br", "gzip"]
 CODINGS: tuple[Coding, ...] = get_args(Coding)  # by our preference
 
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")  # §12.4.2
-_CODED_TAG = re.compile(rf"(?P<tag>.*)\+fp\.(?P<coding>{'|'.join(CODINGS)})\.[1-9]")  # the last: its level
+# Behind the coding: its level, or what stands for a sibling.
+_CODED_TAG = re.compile(rf"(?P<tag>.*)\+fp\.(?P<coding>{'|'.join(CODINGS)})\.(?:[1-9]|s[0-9a-f]{{16}})")
+# What a site says of the type of files in these codings, where it does not say the coding.
+_PACKED = {
+    "zstd": {"application/zstd", "application/x-zstd"},
+    "br": {"application/brotli", "application/x-brotli", "application/x-br"},
+    "gzip": {"application/gzip", "application/x-gzip"},
+}
+_ANY_BYTES = {"application/octet-stream", ""}
 # About the bytes as they were (RFC 9530, RFC 1864), or said anew for those that are sent.
 _OF_THE_BYTES = frozenset(
     {
@@ -59,12 +69,17 @@ def choose(headers: Headers, offered: Sequence[Coding]) -> Coding | None:
     Without Accept-Encoding any coding would be allowed, but who says nothing is not known to decode anything. What is
     not coded wins only where the client gives it a higher weight; ``identity;q=0`` does not force us to code.
     """
+    return next(iter(ranked(headers, offered)), None)
+
+
+def ranked(headers: Headers, offered: Sequence[Coding]) -> list[Coding]:
+    """All of ``offered`` that ``choose`` may choose, what the client likes best first."""
     accepted = weights(headers)
     if accepted is None:
-        return None
-    ranked = [(accepted.get(coding, accepted.get("*", 0.0)), -place) for place, coding in enumerate(offered)]
-    best, place = max(ranked, default=(0.0, 0))
-    return offered[-place] if best > 0.0 and best >= accepted.get("identity", 0.0) else None
+        return []
+    weight = {coding: accepted.get(coding, accepted.get("*", 0.0)) for coding in offered}
+    least = accepted.get("identity", 0.0)
+    return sorted((one for one in offered if weight[one] > 0.0 and weight[one] >= least), key=lambda one: -weight[one])
 
 
 # --- what may be coded ------------------------------------------------------------------------------------------------
@@ -123,7 +138,7 @@ def varied(response: Headers) -> Headers:
     return response if named & {"*", "accept-encoding"} else (*response, ("Vary", "Accept-Encoding"))
 
 
-def coded_head(response: Headers, coding: Coding, level: int, *, exact: bool = True) -> Headers:
+def coded_head(response: Headers, coding: Coding, level: int | str, *, exact: bool = True) -> Headers:
     """The head of an answer with its bytes coded. Ranges of those cannot be had.
 
     ``exact``: the same bytes come each time; else its ETag is a weak one.
@@ -139,8 +154,8 @@ def coded_head(response: Headers, coding: Coding, level: int, *, exact: bool = T
     return varied(head)
 
 
-def coded_tag(tag: ETag, coding: Coding, level: int) -> ETag:
-    """The tag of the coded bytes. A weak one stays: it names what both have in common."""
+def coded_tag(tag: ETag, coding: Coding, level: int | str) -> ETag:
+    """The tag of the coded bytes (of a level, or of a sibling). A weak one stays: it names what both have in common."""
     return tag if tag.weak else ETag(f"{tag.tag}+fp.{coding}.{level}")
 
 
@@ -185,6 +200,30 @@ def _ours(request: Headers, tags: Sequence[ETag], taken_only: bool) -> list[ETag
     accepted = weights(request) or {}
     found = [origin for tag in tags if (origin := origin_tag(tag)) is not None]
     return [tag for tag, coding in found if not taken_only or accepted.get(coding, accepted.get("*", 0.0)) > 0.0]
+
+
+# --- siblings ---------------------------------------------------------------------------------------------------------
+
+
+def sibling_mark(response: Headers, size: int, sibling: Headers, length: int, coding: Coding) -> str | None:
+    """What stands for these bytes in the tag of ``/file.gz``, sent in the place of ``/file``; None: it may not be.
+
+    ``response`` and ``size`` are of the file, ``sibling`` and ``length`` of what lies beside it. It must say that it is
+    packed (a site that answers everything with its start page does not), be smaller, and not be older than the file:
+    that one was changed then, and the other forgotten. As nobody else says that they belong together, dates must.
+    """
+    said = [one.lower() for value in header_values(sibling, "Content-Encoding") for one in split_list(value)]
+    kind = (header(sibling, "Content-Type") or "").partition(";")[0].strip(" \t").lower()
+    if said not in ([coding], [f"x-{coding}"]) and (said or kind not in _PACKED[coding] | _ANY_BYTES):
+        return None
+    changed, packed = header(response, "Last-Modified"), header(sibling, "Last-Modified")
+    if changed is None or packed is None or not 0 < length < size:
+        return None
+    changed_at, packed_at = parse_date(changed, 0.0), parse_date(packed, 0.0)
+    if changed_at is None or packed_at is None or packed_at < changed_at:
+        return None
+    text = f"{header(sibling, 'ETag')} {packed} {length}"
+    return "s" + hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8, person=b"fp-side").hexdigest()
 
 
 # --- how hard ---------------------------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ TABLE: tuple[Row, ...] = (
     Row("compression.skipped", "counter", "Answers sent as they are: the worker had too much to do to compress them."),
     Row("coding.answers", "counter", "Answers sent whole in this content coding.", "coding"),
     Row("coding.kept", "counter", "Of these from a copy that was kept.", "coding"),
+    Row("coding.siblings", "counter", "Of these from a file that the origin keeps beside it.", "coding"),
     Row("coding.bytes_in", "counter", "Bytes these answers stand for.", "coding"),
     Row("coding.bytes_out", "counter", "Bytes they came to.", "coding"),
     Row("response_time", "histogram", "Head of the request read to first byte of the answer out."),

@@ -34,6 +34,7 @@ from fileproxy.model import Answer, Ask, Body, BytesBody, Counters, FileBody, Fi
 from fileproxy.server import coders
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.coders import Compressor
+from fileproxy.server.siblings import Beside, Siblings
 
 if TYPE_CHECKING:
     from fileproxy.server.exchange import Selected
@@ -82,6 +83,7 @@ class Compression:
         self._busy = busy
         self._kept: Bounded[tuple[bytes, Coding], Copy] = Bounded(0)
         self._threads: ThreadPoolExecutor | None = None
+        self._siblings = Siblings()
         self.running = 0
 
     def asked(self, ask: Ask, options: Options) -> Ask:
@@ -101,9 +103,20 @@ class Compression:
             return ask
         return replace(ask, headers=without(ask.headers, frozenset({"range", "if-range"})))
 
-    async def code(self, ask: Ask, answer: Answer, selected: Selected, options: Options, rid: bytes | None) -> Coded:
+    async def code(
+        self,
+        ask: Ask,
+        answer: Answer,
+        selected: Selected,
+        options: Options,
+        rid: bytes | None,
+        *,
+        route: str = "",
+        beside: Beside | None = None,
+    ) -> Coded:
         """What the client gets of ``selected``. ``ask`` as the client sent it, ``rid`` of what is stored, if it is.
 
+        ``beside`` asks for what the site keeps beside this file, ``route`` names what is alike in that.
         The caller closes its body, and the answer's.
         """
         size, rid = _size(answer, selected), rid or _pinned(ask, answer)
@@ -116,8 +129,14 @@ class Compression:
         ):
             return Coded(selected, True)
         plain = replace(selected, headers=rules.varied(selected.headers))
+        if selected.status == 206 or header(ask.headers, "Range") is not None:
+            return Coded(plain, True)
+        if options.siblings and beside is not None and rid is not None and size is not None:
+            one = await self._siblings.find(ask, answer.headers, size, options.siblings, route, beside)
+            if one is not None:
+                return self._ready(ask, selected, size, one.coding, one.mark, one.answer.body, one.length, "siblings")
         coding = rules.choose(ask.headers, self._offered(options))
-        if coding is None or selected.status == 206 or header(ask.headers, "Range") is not None:
+        if coding is None:
             return Coded(plain, True)
         proves = selected.body.framed  # a body that only a close ends must not come out as a whole stream
         if not proves or not (answer.stored or rules.tells_apart(answer.headers)):
@@ -125,11 +144,14 @@ class Compression:
         copy = None if rid is None else self._kept.get((rid, coding))
         if copy is not None and rid is not None:
             self._kept.refresh((rid, coding))
-            head = rules.coded_head(selected.headers, coding, copy.level)
-            if ask.method == "GET":
-                self._counters.add("coding.kept", label=coding)
-                self.coded(coding, size or 0, len(copy.data))
-            return Coded(replace(selected, headers=head, body=BytesBody(copy.data), length=len(copy.data)), True)
+            body, length = BytesBody(copy.data), len(copy.data)
+            return self._ready(ask, selected, size, coding, copy.level, body, length, "kept")
+        return await self._made(ask, selected, coding, size, rid, plain)
+
+    async def _made(
+        self, ask: Ask, selected: Selected, coding: Coding, size: int | None, rid: bytes | None, plain: Selected
+    ) -> Coded:
+        """Coded now, if there is time for it."""
         level = rules.level(coding, self._busy(), size)
         if level is None or self.running >= MOST_RUNNING:
             self._counters.add("compression.skipped")
@@ -171,6 +193,24 @@ class Compression:
         return {"running": self.running, "kept": len(self._kept), "kept_bytes": self._kept.bytes}
 
     # --- within -------------------------------------------------------------------------------------------------------
+
+    def _ready(
+        self,
+        ask: Ask,
+        selected: Selected,
+        size: int | None,
+        coding: Coding,
+        level: int | str,
+        body: Body,
+        length: int,
+        counted: str,
+    ) -> Coded:
+        """Somebody has coded it before."""
+        if ask.method == "GET":
+            self._counters.add(f"coding.{counted}", label=coding)
+            self.coded(coding, size or 0, length)
+        head = rules.coded_head(selected.headers, coding, level)
+        return Coded(replace(selected, headers=head, body=body, length=length), True)
 
     def _offered(self, options: Compress) -> tuple[Coding, ...]:
         absent = coders.missing()

@@ -31,7 +31,7 @@ from fileproxy.fill.relay import lasting
 from fileproxy.fill.values import Need
 from fileproxy.guard.policy import Rules, check
 from fileproxy.http.cache_status import CacheStatus
-from fileproxy.model import Answer, Ask, BytesBody, Meta, Want
+from fileproxy.model import Answer, Ask, BytesBody, Meta, Target, Want, without
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
@@ -43,6 +43,10 @@ from fileproxy.server.routing import Match
 from fileproxy.server.service import Fetcher, Generation, Service
 from fileproxy.server.trip import Trip
 
+# What a request says of one file, and not of another beside it.
+_OF_THE_FILE = frozenset(
+    {"accept-encoding", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"}
+)
 BEGIN_AGAIN_S = 10.0  # later a fill has tried long enough by itself
 
 
@@ -127,7 +131,15 @@ async def _begun(
             ask = compression.whole(ask, served.answer, compress)
         selected = select(ask, served.answer, service.clock.time())
         if compression is not None:
-            selected, as_ever = await compression.code(sent, served.answer, selected, compress, served.rid)
+            selected, as_ever = await compression.code(
+                sent,
+                served.answer,
+                selected,
+                compress,
+                served.rid,
+                route=f"{route.upstream} {route.path}",
+                beside=partial(_beside, sent, generation, service),
+            )
             body = selected.body
         reply = trip.reply = Reply(
             selected.status,
@@ -205,6 +217,17 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
     return _Served(answer, opened.how, status)
+
+
+async def _beside(ask: Ask, generation: Generation, service: Service, suffix: str) -> Answer:
+    """What lies beside the file that was asked for, under its name and ``suffix``, as it is."""
+    headers = (*without(ask.headers, _OF_THE_FILE), ("Accept-Encoding", "identity"))
+    ask = replace(ask, target=Target(ask.target.path + suffix), headers=headers)
+    match = generation.routes.match(ask.host, ask.target)
+    if match is None:
+        raise NoRoute(f"No route serves {ask.target.path} on host {ask.host}.")
+    want = want_of(ask, match.forwarded_target, generation.settings.server.name, service.identity)
+    return (await _served(ask, match, want, generation, service)).answer
 
 
 def _rest(generation: Generation, service: Service, name: str) -> Any:

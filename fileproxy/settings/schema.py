@@ -418,8 +418,11 @@ class Compress(Row):
         description="Media types that are worth it: text/html, text/*, *+json.",
     )  # fmt: skip
     min_size: Size = Field(1024, description="Shorter files are sent as they are.")
+    siblings: list[Coding] = Field(
+        [], description="Codings in which the origin keeps files beside them: FILE.zst, FILE.br, FILE.gz are used then."
+    )
 
-    @field_validator("codings")
+    @field_validator("codings", "siblings")
     @classmethod
     def _once(cls, codings: list[Coding]) -> list[Coding]:
         if len(set(codings)) < len(codings):
