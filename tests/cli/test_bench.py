@@ -27,6 +27,18 @@ def test_the_benchmarks_it_names_are_there() -> None:
         assert (home / f"{name}.py").is_file() or (home / name / "__main__.py").is_file(), name
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("memory", "--clients"), ("big", "--files"), ("growth", "--quick"), ("growth_workers", "--connections"),
+        ("relay", "--fill"), ("collector", "--slow"),
+    ],
+)  # fmt: skip
+def test_each_has_help_of_its_own(name: str, option: str, tmp_path: Path) -> None:
+    done = fileproxy("bench", name, "--help", cwd=tmp_path)
+    assert (done.returncode, option in done.stdout) == (0, True), done.stderr
+
+
 def test_words_are_handed_over_as_they_are(tmp_path: Path) -> None:
     done = fileproxy("bench", "hits", "--help", cwd=tmp_path)
     assert (done.returncode, "--connections" in done.stdout) == (0, True), done.stderr
