@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from fileproxy.tasks import Tasks
 
 SMALL = 256 * 1024  # bytes of a file; it belongs into memory, and is not kept open
 QUEUE_BYTES = 64 * 1024 * 1024  # of blocks that wait to be written
+WORTH_TWO = 4  # blocks of a run that two threads share
 READ_PATIENCE_S = 5.0  # then the client is better served by the origin
 WRITE_PATIENCE_S = 30.0
 CLOSE_PATIENCE_S = 5.0
@@ -207,15 +208,21 @@ class DiskTier:
         for index, data in enumerate(blocks, first):
             if not 0 <= index < meta.blocks or len(data) != meta.length_of(index):
                 raise ValueError(f"{len(data)} bytes are not block {index} of {meta.url}")
-        stored: list[bool] = []
-        while (done := len(stored)) < len(blocks):
-            index = first + done
-            within = blocks[done : done + extents.BLOCKS - _slot(index)]
-            stored += await self._write_within(meta, index, within)
-        return stored
+        jobs: list[Awaitable[list[bool]]] = []
+        done = 0
+        while done < len(blocks):
+            slot = _slot(first + done)
+            most = extents.BLOCKS - slot
+            # One thread alone hardly gets the interpreter where the loop is busy. Of a new file one makes the head.
+            if len(blocks) >= WORTH_TWO and slot:
+                most = min(most, -(-len(blocks) // 2))
+            part = blocks[done : done + most]
+            jobs.append(self._write_within(meta, first + done, part, meta.key[0] + first + len(jobs)))
+            done += len(part)
+        return [one for stored in await asyncio.gather(*jobs) for one in stored]
 
-    async def _write_within(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
-        """The same for blocks of one file."""
+    async def _write_within(self, meta: Meta, first: int, blocks: Sequence[bytes], writer: int) -> list[bool]:
+        """The same for blocks of one file, by this writer."""
         length, count = sum(map(len, blocks)), len(blocks)
         if not self._may_write(length):
             self._counters.add("cache.disk_skipped", count)
@@ -231,8 +238,8 @@ class DiskTier:
             refused = written.refused
             return None if len(refused) == count else written.grown
 
-        # An inline block follows its record.
-        writer = meta.key[0] if disk_records.is_inline(meta) else meta.key[0] + first
+        if disk_records.is_inline(meta):
+            writer = meta.key[0]  # it follows its record
         written = await self._put(writer, name, work, length)
         stored = [written and index not in refused for index in range(first, first + count)]
         for index in range(first, first + count):
