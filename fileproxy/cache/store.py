@@ -374,7 +374,9 @@ def _bytes_now(piece: FileSlice) -> bytes | None:
 
 
 def _follows(job: _Write, before: _Write) -> bool:
-    return job.meta.rid == before.meta.rid and job.index == before.index + 1
+    """Whether it is the next block of the same file: with the last one of a chunked body its size has become known."""
+    one, other = job.meta, before.meta
+    return one.rid == other.rid and one.size == other.size and job.index == before.index + 1
 
 
 def _name(record: Record) -> tuple[bytes, bytes]:
