@@ -219,7 +219,7 @@ def tasks_of(*lines: Line) -> Tasks:
     return tasks
 
 
-async def outage(*, away_s: float, rate: float = 12.0 * MIB, crowd: int = 12) -> Figures:
+async def outage(*, away_s: float, profile: str, rate: float = 12.0 * MIB, crowd: int = 12) -> Figures:
     """Connections are reset and refused for so long. A dozen downloads run, as fast as the origin's line lets them."""
     size = int(rate * 16 / crowd)
     files = [Content(70 + number, size + number) for number in range(crowd)]
@@ -228,7 +228,9 @@ async def outage(*, away_s: float, rate: float = 12.0 * MIB, crowd: int = 12) ->
         for number, reply in enumerate(replies):
             origin.script(f"/{number}", reply)
         sharing = tasks_of(Line(origin, replies, rate))
-        with serving({"upstreams": {"files": origin.url}, "routes": [{"path": "/", "cache": "3650d"}]}) as service:
+        with serving(
+            {"profile": profile, "upstreams": {"files": origin.url}, "routes": [{"path": "/", "cache": "3650d"}]}
+        ) as service:
             watcher = Watcher(service.port)
             asking = asyncio.gather(*(watcher.get(f"/{number}", file.sha256()) for number, file in enumerate(files)))
             started = time.monotonic()
@@ -269,12 +271,12 @@ async def outage(*, away_s: float, rate: float = 12.0 * MIB, crowd: int = 12) ->
     }
 
 
-async def hang(*, away_s: float, rate: float = 1.0 * MIB, crowd: int = 12) -> Figures:
+async def hang(*, away_s: float, profile: str, rate: float = 1.0 * MIB, crowd: int = 12) -> Figures:
     """The same, but the origin is stopped: it accepts, and says nothing."""
     size = int(rate * 16)
     with OriginProcess() as origin:
         one_each = {"servers": [origin.url], "segments": {"parallel": "off"}}  # so that the rate is the downloads'
-        with serving({"upstreams": {"files": one_each}}) as service:
+        with serving({"profile": profile, "upstreams": {"files": one_each}}) as service:
             watcher = Watcher(service.port)
             names = [f"/{size}/hang{number}?rate={rate}" for number in range(crowd)]
             digest = {name: sha256(name.partition("?")[0].rpartition("/")[2], size) for name in names}
@@ -381,7 +383,10 @@ async def _run(options: argparse.Namespace) -> Figures:
         return await torture(options.seed, options.downloads)
     if options.what == "mirrors":
         return await mirrors()
-    refused, silent = await outage(away_s=options.away), await hang(away_s=options.away)
+    refused, silent = (
+        await outage(away_s=options.away, profile=options.profile),
+        await hang(away_s=options.away, profile=options.profile),
+    )
     return {**refused, **silent, "goals": {**refused["goals"], **silent["goals"]}}
 
 
@@ -390,6 +395,7 @@ def main() -> None:
     parser.add_argument("what", choices=["torture", "outage", "mirrors"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--downloads", type=int, default=2000)
+    parser.add_argument("--profile", choices=["optimized", "baseline"], default="optimized", help="of outage")
     parser.add_argument("--away", type=float, default=30.0, help="seconds without the origin")
     parser.add_argument("--look", action="store_true", help="print the figures, write nothing down")
     options = parser.parse_args()

@@ -25,7 +25,10 @@ from fileproxy.upstream.tube import Tube, Tubes
 from fileproxy.upstream.watch import Watch
 
 WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
-READ = 256 * 1024  # bytes of one read for a client that cannot have a pipe: what is held for it is bounded (law 5)
+# Bytes of one read past aiohttp: as much as is taken in some milliseconds, so that a slow client costs little (law 5)
+# and a fast one, or a fill, few reads.
+READS = 32 * 1024, 1024 * 1024
+SOON_S, LATE_S = 0.01, 0.1  # what is asked for so soon again, or so late, is worth a read of twice, or half, the size
 _T = TypeVar("_T")
 _Moved = TypeVar("_Moved", int, bytes)
 
@@ -73,6 +76,8 @@ class HttpBody:
         self._idle_s = idle_s
         self._tubes = tubes  # None: it is settled whether there is a tube
         self._tube: Tube | None = None
+        self._most = READS[0]  # of the next read through it
+        self._read_at = 0.0  # when the last one was done
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -152,7 +157,7 @@ class HttpBody:
     async def _read(self) -> bytes:
         if self._closed:
             raise UpstreamReset(f"{self._address}: the body was closed")
-        if self._tube is not None:
+        if self._ready_for_tube():
             return await self._drawn()
         content = self._content
         try:
@@ -238,7 +243,16 @@ class HttpBody:
         if self._received == self.length:
             self._let_go()
             return b""
-        return await self._through(tube, lambda left: tube.read(min(left, READ)))
+        now = self._clock.now()
+        idle_s, (least, most) = now - self._read_at, READS
+        if idle_s <= SOON_S:
+            self._most = min(most, 2 * self._most)
+        elif idle_s >= LATE_S:
+            self._most = max(least, self._most // 2)
+        try:
+            return await self._through(tube, lambda left: tube.read(min(left, self._most)))
+        finally:
+            self._read_at = self._clock.now()
 
     async def _through(self, tube: Tube, move: Callable[[int], _Moved]) -> _Moved:
         """What ``move`` (at most so many bytes) brings, as soon as there is any: bytes, or their number."""
