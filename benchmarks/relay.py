@@ -108,7 +108,7 @@ def machine() -> dict[str, Any]:
         "processor": model[1] if model else platform.machine(),
         "processors": os.cpu_count(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": peers.python_version(),
         "nginx": nginx.stderr.strip().rpartition("/")[2],
         "load_at_start": os.getloadavg()[0],
     }
@@ -257,8 +257,10 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=1024, help="big file in MiB")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--fill", action="store_true", help="filling the cache instead of relaying")
+    parser.add_argument("--python", default=sys.executable, help="for FileProxy; one with its requirements")
     parser.add_argument("--without-us", action="store_true", help="nginx alone, to try the harness")
     options = parser.parse_args()
+    peers.use_python(options.python)
     for tool in ("curl", "wrk", "taskset"):
         if not shutil.which(tool):
             print(f"{tool} is needed", file=sys.stderr)

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.hit_path import PATHS
 from benchmarks.instructions import counts
 from benchmarks.peers import Peer
@@ -34,7 +35,7 @@ def machine() -> dict[str, Any]:
         "processor": model[1] if model else platform.machine(),
         "processors": os.cpu_count(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": peers.python_version(),
         "load_at_start": os.getloadavg()[0],
     }
 
@@ -119,9 +120,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", type=_names(known), default=list(contestants.PEERS), help="separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn; wrk rounds it, 1 at least")
+    parser.add_argument("--python", default=sys.executable, help="for FileProxy; one with its requirements")
     parser.add_argument("--instructions", action="store_true", help="count instructions too (valgrind, a minute)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     given = parser.parse_args(arguments)
+    peers.use_python(given.python)
     for tool in ("curl", "wrk", "taskset", "nginx"):
         if not contestants.program(tool):
             print(f"{tool} is needed", file=sys.stderr)

@@ -254,7 +254,7 @@ def _fileproxy(name: str, source: Peer, files: Path, folder: Path) -> Peer:
     log = "off" if name.endswith(("quiet", "bare")) else folder / "access.log"
     settings = ("routes.0.upstream=files", f"cache.disk.path={folder}/cache", f"logs.access={log}",
                 f"logs.error={folder}/error.log", f"logs.audit={folder}/audit.log")  # fmt: skip
-    command = [sys.executable, "-m", module, "serve", source.url, "--host", "127.0.0.1", "--port", str(port)]
+    command = [peers.PYTHON, "-m", module, "serve", source.url, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "2" if name.endswith("two") else "1"]
     for setting in settings:
         command += ["--set", setting]
