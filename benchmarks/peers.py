@@ -196,19 +196,17 @@ def nginx_binary() -> str:
 def use_python(path: str) -> None:
     """Let FileProxy run on another interpreter from now on; it must have the requirements.
 
-    The peers come as their distribution optimized them. A Python that was compiled without (``--enable-optimizations``)
-    takes about a fifth more for the same work.
+    The peers come as their distribution optimized them. A Python that was compiled without profiles
+    (``--enable-optimizations``) takes up to a fifth more for the same work.
     """
     global PYTHON  # noqa: PLW0603 (of the whole program)
     PYTHON = path
 
 
 def python_version() -> str:
-    """Of what FileProxy runs on, and whether it was compiled for speed."""
-    ask = "import platform, sysconfig as s; print(platform.python_version(), s.get_config_var('CONFIG_ARGS'))"
-    done = subprocess.run([PYTHON, "-c", ask], capture_output=True, text=True, check=True, timeout=20)
-    version, _, options = done.stdout.partition(" ")
-    return f"{version} ({'an optimized' if '--enable-optimizations' in options else 'a plain'} build)"
+    """Of what FileProxy runs on, and what it was compiled with."""
+    ask = "import platform; print(platform.python_version(), f'({platform.python_compiler()})')"
+    return subprocess.run([PYTHON, "-c", ask], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def origin(files: Path, core: int, folder: Path) -> Peer:
