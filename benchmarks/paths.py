@@ -54,7 +54,7 @@ META = Meta(
     size=100 * MIB, block=MIB, pinned=True, requested_at=NOW - 31, received_at=NOW - 30, age_s=1.0,
 )  # fmt: skip
 LIMITS = HeadLimits()
-REUSE = freshness.reuse_of(200, RESPONSE, NOW - 30)
+REUSE = freshness.reuse_of.__wrapped__(200, RESPONSE, NOW - 30)
 TIMES = freshness.Times(received_at=NOW - 30, age_s=1.0)
 FRAME = Frame(ANSWER_HEAD, dated=True)
 RANGES = "bytes=0-1023, 5000-, -500, 1048576-2097151"
@@ -76,7 +76,7 @@ PURE: dict[str, tuple[str, Callable[[], object]]] = {
     "inert": ("whether a head may be known by heart", lambda: all_inert(REQUEST)),
     "frame": ("rendering the head of a known answer", lambda: FRAME.render("3", "fileproxy; hit; ttl=3597", "")),
     "cache-control": ("reading an answer's Cache-Control", lambda: response_directives(RESPONSE)),
-    "reuse": ("what an answer allows (RFC 9111)", lambda: freshness.reuse_of(200, RESPONSE, NOW - 30)),
+    "reuse": ("what an answer allows (RFC 9111)", lambda: freshness.reuse_of.__wrapped__(200, RESPONSE, NOW - 30)),
     "fresh": ("whether a stored answer may be sent", lambda: freshness.decide(REUSE, TIMES, REQUEST, NOW)),
     "ranges": ("parsing and resolving four ranges", ranges),
     "content-range": ("parsing a Content-Range", lambda: parse_content_range(f"bytes 0-{MIB - 1}/{100 * MIB}")),

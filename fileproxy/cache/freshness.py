@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Literal
 
 from fileproxy.http.cache_control import (
@@ -169,6 +170,7 @@ class Reuse:
     since_receipt: bool = False  # the lifetime is the route's: it counts from when we got it, however old it was then
 
 
+@lru_cache(maxsize=1024)  # what is asked for is asked for again, and reading its head is most of a hit's judgement
 def reuse_of(status: int, headers: Headers, received_at: float, policy: CachePolicy = AUTO) -> Reuse:
     """Read a stored response. ``received_at`` is when its head came."""
     said = response_directives(headers, policy.targets)

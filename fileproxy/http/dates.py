@@ -5,12 +5,14 @@ from __future__ import annotations
 import calendar
 import re
 import time
+from functools import lru_cache
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 _DAY = "|".join(_DAYS)
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
+_FIXED = 29  # characters of an IMF-fixdate
 _FORMATS = (
     re.compile(rf"(?:{_DAY}), (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_CLOCK} GMT"),  # IMF-fixdate
     re.compile(  # RFC 850
@@ -28,10 +30,18 @@ def parse_date(value: str | None, now: float) -> int | None:
     """
     if value is None:
         return None
+    if len(value) == _FIXED and (seconds := _fixdate(value)) is not None:
+        return seconds
     for pattern in _FORMATS:
         if (match := pattern.fullmatch(value.strip(" \t"))) is not None:
             return _seconds(match, now)
     return None
+
+
+@lru_cache(maxsize=1024)  # the same ones are read again and again
+def _fixdate(value: str) -> int | None:
+    match = _FORMATS[0].fullmatch(value)
+    return None if match is None else _seconds(match, 0.0)
 
 
 def _seconds(match: re.Match[str], now: float) -> int | None:

@@ -17,6 +17,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fileproxy.http.fields import parse_parameters, split_list, token_or_quoted
 from fileproxy.http.targets import is_authority
@@ -36,6 +37,7 @@ FORWARDING = frozenset(
 )  # fmt: skip
 _WRITTEN_ANEW = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"})
 
+_LONGEST_NODE = 64  # a longer one is not worth remembering: it is none
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?")
 _IPV4_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
@@ -159,6 +161,10 @@ def _last(headers: Headers, name: str) -> str | None:
 
 def parse_node(text: str) -> Address | None:
     """The address of ``192.0.2.1``, ``192.0.2.1:443``, ``2001:db8::1`` or ``[2001:db8::1]:443``; None for all else."""
+    return _known_node(text) if len(text) <= _LONGEST_NODE else _node_in(text)
+
+
+def _node_in(text: str) -> Address | None:
     match = _BRACKETED.fullmatch(text) or _IPV4_PORT.fullmatch(text)
     try:
         address = ipaddress.ip_address(match[1] if match else text)
@@ -170,6 +176,9 @@ def parse_node(text: str) -> Address | None:
         if address.scope_id is not None:
             return ipaddress.IPv6Address(int(address))
     return address
+
+
+_known_node = lru_cache(maxsize=1024)(_node_in)  # each request names its peer's several times
 
 
 def forwarding_headers(ask: Ask) -> Headers:
