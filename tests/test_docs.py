@@ -69,6 +69,14 @@ def test_the_example_configuration_is_right() -> None:
         Settings.model_validate(yaml.safe_load(example))
 
 
+def test_the_table_of_the_race_is_the_last_result() -> None:
+    results = (ROOT / "benchmarks/results/race.md").read_text()
+    glance = results.partition("## At a glance")[2].partition("\n## ")[0]
+    rows = [line for line in glance.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert "\n".join(rows) in README
+
+
 def test_the_benchmark_table_is_the_last_result() -> None:
     """Its rows are those of benchmarks/results/relay.md."""
     results = (ROOT / "benchmarks/results/relay.md").read_text()
