@@ -11,6 +11,7 @@ import asyncio
 import bisect
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -186,4 +187,6 @@ async def run(orders: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(run(json.load(sys.stdin)))))
+    figures = json.dumps(uvloop.run(run(json.load(sys.stdin))))
+    os.set_blocking(sys.stdout.fileno(), True)  # the loop may have left it otherwise, and a pipe takes 64 KiB at once
+    print(figures)

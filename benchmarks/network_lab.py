@@ -255,7 +255,9 @@ class Lab:
                 process.stdin.close()
                 process.stdin = None
                 running.append(process)
-            said = [json.loads(process.communicate(timeout=orders["seconds"] + 60)[0]) for process in running]
+            with ThreadPoolExecutor(len(running)) as pool:  # each has more to say than a pipe holds
+                told = pool.map(lambda process: process.communicate(timeout=orders["seconds"] + 60)[0], running)
+                said = [json.loads(one) for one in told]
         errors: dict[str, int] = {}
         for one in said:
             for why, count in one["errors"].items():
