@@ -13,20 +13,18 @@ from statistics import median
 LATEST, FEWEST = 16, 4  # round trips that say what it takes now
 LONGER, LONGER_S = 1.6, 0.05  # times the shortest, and so much more
 REMEMBERED_S = 600.0  # the shortest is forgotten then: routes change
-
-
 RECENT_S = 30.0  # a mirror that was not heard of for so long does not count
 MOST_MIRRORS = 256
 
 
 class Paths:
-    """The paths to all mirrors of one upstream."""
+    """The paths to all mirrors of one upstream. ``full``: every path that is in use has a queue that costs time."""
 
-    __slots__ = ("_by_mirror", "_full")
+    __slots__ = ("_by_mirror", "full")
 
     def __init__(self) -> None:
         self._by_mirror: dict[str, RoundTrips] = {}
-        self._full = False
+        self.full = False
 
     def felt(self, mirror: str, seconds: float, now: float) -> None:
         """A connection's round trip now."""
@@ -36,12 +34,7 @@ class Paths:
                 del self._by_mirror[next(iter(self._by_mirror))]
             trips = self._by_mirror[mirror] = RoundTrips()
         trips.felt(seconds, now)
-        self._full = all(one.full for one in self._by_mirror.values() if now - one.felt_at < RECENT_S)
-
-    @property
-    def full(self) -> bool:
-        """Every path that is in use has a queue that costs time."""
-        return self._full
+        self.full = all(one.full for one in self._by_mirror.values() if now - one.felt_at < RECENT_S)
 
     def describe(self) -> dict[str, dict[str, float | bool | None]]:
         """For ``/stats``, by mirror."""
@@ -52,16 +45,19 @@ class Paths:
 
 
 class RoundTrips:
-    """Round trips to one mirror, in seconds, as its connections felt them. ``felt_at``: the last."""
+    """Round trips to one mirror, in seconds, as its connections felt them.
 
-    __slots__ = ("_full", "_latest", "_shortest", "_shortest_at", "felt_at")
+    ``felt_at``: when the last one was; ``full``: there is a queue that costs time.
+    """
+
+    __slots__ = ("_latest", "_shortest", "_shortest_at", "felt_at", "full")
 
     def __init__(self) -> None:
         self.felt_at = float("-inf")
         self._latest: deque[float] = deque(maxlen=LATEST)
         self._shortest = float("inf")
         self._shortest_at = float("-inf")
-        self._full = False
+        self.full = False
 
     def felt(self, seconds: float, now: float) -> None:
         """A connection's round trip now."""
@@ -70,12 +66,7 @@ class RoundTrips:
         if seconds <= self._shortest or now - self._shortest_at >= REMEMBERED_S:
             self._shortest, self._shortest_at = seconds, now
         usual = self.usual_s
-        self._full = usual is not None and len(self._latest) >= FEWEST and usual > LONGER * self._shortest + LONGER_S
-
-    @property
-    def full(self) -> bool:
-        """There is a queue that costs time."""
-        return self._full
+        self.full = usual is not None and len(self._latest) >= FEWEST and usual > LONGER * self._shortest + LONGER_S
 
     @property
     def usual_s(self) -> float | None:
