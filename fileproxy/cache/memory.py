@@ -91,6 +91,11 @@ class MemoryTier:
         """Bytes it may hold now."""
         return self._policy.budget
 
+    @property
+    def room(self) -> int:
+        """Bytes of it that nothing takes now."""
+        return self._policy.budget - self._policy.used
+
     def held_now(self, meta: Meta) -> frozenset[int]:
         """The blocks of this representation that are here."""
         if meta.blocks > 1:

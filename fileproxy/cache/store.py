@@ -2,8 +2,9 @@
 
 * Looking up goes down the ladder; what is found below memory is remembered there. Purges (``bans.py``) are tested
   on the way.
-* Storing never waits: memory at once, disk and shared store by background writers with a bound on what is under way.
-  Over it, storing is skipped and counted, never the client (law 5). What is under way is found by readers.
+* Storing never waits: memory at once, disk and shared store by background writers with a bound on what is under way
+  (what the memory tier leaves of its budget counts with it: readers find there what a slow disk has still to write).
+  Over it, storing is skipped and counted, never the client (law 5).
 * Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block. What is being
   dropped is not found any more, also before its turn has come.
 * Blocks that follow each other and wait in a lane are written together: a thread gets little time of a busy worker's
@@ -24,11 +25,12 @@ from fileproxy.cache.memory import MemoryTier
 from fileproxy.model import UNKNOWN_SIZE, Counters, FileSlice, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
-MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker
+MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker, beside what memory has room for
 MOST_TOGETHER = 8 * 1024 * 1024  # bytes of one write; a slow disk must get it done in time
 LANES = 4
 SMALL = 256 * 1024  # bytes of a block; larger ones are not kept in memory where there is a disk tier
 Job = Callable[[], Awaitable[object]]
+Lost = Callable[[int], None]
 Kept = Literal["", "memory", "below"]
 """Where a block is now: nowhere, in memory (which may lose it), or on its way below."""
 
@@ -62,12 +64,15 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    """A block on its way to disk. ``large``: where it does not get there, memory may have room for it."""
+    """A block on its way to disk. ``large``: where it does not get there, memory may have room for it; ``lost`` is told
+    its index when nothing has.
+    """
 
     meta: Meta
     index: int
     data: bytes
     large: bool
+    lost: Lost
 
 
 class Store:
@@ -193,8 +198,11 @@ class Store:
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
-        """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile."""
+    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool, lost: Lost = lambda index: None) -> Kept:
+        """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile.
+
+        ``lost``: told the index when it is nowhere in the end, though it was on its way.
+        """
         large = disk and self.disk is not None and len(data) > SMALL  # the page cache is its memory
         kept: Kept = "memory" if not large and self.memory.write_now(meta, index, data) else ""
         self._newest = None
@@ -204,14 +212,14 @@ class Store:
                 kept = "memory"  # until ``finished``: it can be had again
         if not disk or self.disk is None:
             return kept
-        if self._pending_bytes + len(data) > MOST_PENDING:
+        if self._pending_bytes + len(data) > MOST_PENDING + self.memory.room:
             self._counters.add("cache.disk_skipped")
             if large and self.memory.write_now(meta, index, data):
                 return "memory"
             return kept
         self._pending[meta.rid, index] = data
         self._pending_bytes += len(data)
-        self._submit(meta.key, _Write(meta, index, data, large))
+        self._submit(meta.key, _Write(meta, index, data, large, lost))
         return "below"
 
     def save(self, record: Record, *, disk: bool) -> None:
@@ -332,14 +340,20 @@ class Store:
             else:
                 stored += await self._runs.write_run(meta, first, [job.data for job in jobs])
             for job, there in zip(jobs, stored, strict=True):
-                if job.large and not there:
-                    self.memory.write_now(meta, job.index, job.data)
+                if not there and not self._in_memory(job):
+                    job.lost(job.index)
         finally:
             for job in jobs:
                 name = (meta.rid, job.index)
                 if self._pending.get(name) is job.data:
                     del self._pending[name]
                 self._pending_bytes -= len(job.data)
+
+    def _in_memory(self, job: _Write) -> bool:
+        """Whether memory has, or takes, what did not get to disk."""
+        if job.large:
+            return self.memory.write_now(job.meta, job.index, job.data)
+        return job.index in self.memory.held_now(job.meta)
 
     async def settle(self) -> None:
         """Wait until all that was given to it is written."""

@@ -15,7 +15,7 @@ from fileproxy.errors import FileProxyError
 from fileproxy.fill import early
 from fileproxy.fill.entry import NEAR, Entry, Shared
 from fileproxy.fill.flight import Flight
-from fileproxy.fill.plan import early_range
+from fileproxy.fill.plan import early_ranges
 from fileproxy.fill.values import Need
 from fileproxy.model import Answer
 
@@ -86,10 +86,10 @@ class Contact:
         if self.done or need.ranges is None or len(need.ranges) > 1:
             return
         claims = [self.claim, *((one.first, one.end) for one in self._early)]
-        wanted = early_range(need.ranges[0], shared.block, claims, NEAR)
-        if wanted is not None and len(self._early) < early.MOST:
-            shared.counters.add("flight.early")
-            self._early.append(early.Early(shared, need, *wanted))
+        for wanted in early_ranges(need.ranges[0], shared.block, claims, NEAR):
+            if len(self._early) < early.MOST:
+                shared.counters.add("flight.early")
+                self._early.append(early.Early(shared, need, *wanted))
 
     def reach(self, reached: Reached, *, ranges: bool = True) -> None:
         """``ranges``: the origin sends parts of the file, as far as is known."""

@@ -19,7 +19,7 @@ from fileproxy.fill.values import Contacted, Need
 from fileproxy.http.ranges import RangeSpec
 from fileproxy.model import Body, Meta
 
-MOST = 32  # of one contact: a crowd at random places of 100 MiB takes 23 to 30
+MOST = 64  # of one contact: a crowd at random places of 100 MiB takes 25 to 40
 
 
 class Early:

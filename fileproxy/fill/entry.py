@@ -162,12 +162,19 @@ class Entry:
 
     def commit(self, index: int, data: bytes) -> bool:
         """A whole block has landed. False when it is nowhere from where it cannot vanish under a reader."""
-        kept = "" if self.gone else self.shared.store.put(self.meta, index, data, disk=self.to_disk)
+        if self.gone:
+            return False
+        kept = self.shared.store.put(self.meta, index, data, disk=self.to_disk, lost=self.lost)
         if kept:
             self.held.add(index)
         if kept == "below":
             self.kept.add(index)
         return kept == "below"
+
+    def lost(self, index: int) -> None:
+        """A block is in no tier: who asks for it and those beside it asks for all of them at once."""
+        self.held.discard(index)
+        self.kept.discard(index)
 
     def ended(self, size: int, rest: bytes, *, verified: bool) -> None:
         """A body of unknown length has ended as its framing says: ``size`` bytes; ``rest`` is the last block."""

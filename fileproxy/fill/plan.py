@@ -34,29 +34,34 @@ def claimed(specs: Sequence[RangeSpec] | None, block: int, near: int) -> tuple[i
     return spec.first, UNKNOWN_SIZE if spec.last is None else spec.last + 1
 
 
-def early_range(spec: RangeSpec, block: int, claims: Iterable[tuple[int, int]], near: int) -> tuple[int, int] | None:
-    """The bytes (first, end exclusive) that an ask should have sent for at once while a first contact is on its way.
+def early_ranges(spec: RangeSpec, block: int, claims: Sequence[tuple[int, int]], near: int) -> list[tuple[int, int]]:
+    """The parts (first, end exclusive) that an ask should have sent for at once while a first contact is on its way.
 
-    None when what was claimed before brings its first byte soon: then it waits for that. What others have claimed
-    further on is left to them, and nobody claims more than ``near`` bytes.
+    It waits for a claim that brings its first byte soon. What others have claimed further on is left to them, and
+    nobody looks further than ``near`` bytes. What lies between claims is asked for when the end of the range is known:
+    whoever reads on from one claim to the next would else wait for one more answer at each hole.
 
     Args:
-        spec: what is asked for; never a suffix: nobody knows yet where it begins.
+        spec: what is asked for; of a suffix nobody knows yet where it begins: nothing.
         claims: (first, end) of what has been asked for already.
         near: bytes from the beginning of a claim that are waited for rather than asked for.
     """
     if spec.first is None:
-        return None
+        return []
     asked = widened((spec,), block, near)
     assert asked.first is not None
-    start = asked.first
+    start = at = asked.first
     end = start + near if asked.last is None else asked.last + 1
-    for first, until in claims:
-        if first <= start < until and start - first <= near:
-            return None
-        if first > start:
-            end = min(end, first)
-    return start, end
+    parts: list[tuple[int, int]] = []
+    while at < end:
+        until = max((one for first, one in claims if first <= at < one and start - first <= near), default=at)
+        if until == at:
+            until = min((first for first, _ in claims if at < first < end), default=end)
+            parts.append((at, until))
+        if asked.last is None:
+            break  # where it will leave is unknown
+        at = until
+    return parts
 
 
 def segment_end(

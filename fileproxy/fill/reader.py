@@ -120,8 +120,7 @@ class EntryBody:
         index, within = divmod(position, meta.block)
         piece = await entry.shared.store.read(meta, index, self._blocks(position, stop))
         if piece is None:
-            entry.held.discard(index)
-            entry.kept.discard(index)
+            entry.lost(index)
             return None
         if isinstance(piece, FileSlice):
             return self._part(piece, within, stop - position)

@@ -12,7 +12,7 @@ import pytest
 from fileproxy.cache import store as store_module
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.cache.store import MOST_PENDING, Store
+from fileproxy.cache.store import MOST_PENDING, SMALL, Store
 from fileproxy.model import UNKNOWN_SIZE, Meta, Piece, Record, VaryRule
 from fileproxy.tasks import Tasks
 from tests.house import Watched
@@ -48,6 +48,7 @@ class SlowTier:
         self.blocks: dict[tuple[bytes, int], bytes] = {}
         self.did: list[tuple[Any, ...]] = []
         self.fails: set[str] = set()
+        self.full = False
 
     async def _turn(self, *what: Any) -> None:
         await asyncio.sleep(0)
@@ -76,6 +77,8 @@ class SlowTier:
 
     async def write(self, meta: Meta, index: int, data: bytes) -> bool:
         await self._turn("write", index)
+        if self.full:
+            return False
         self.blocks[meta.rid, index] = data
         return True
 
@@ -190,6 +193,33 @@ async def test_a_late_disk_is_skipped_not_waited_for(ladder: Callable[..., Ladde
     kept = [one.store.put(big, index, data, disk=True) for index in range(4)]
     assert kept == ["below", "below", "", ""]
     assert one.counts["cache.disk_skipped"] == 2
+
+
+async def test_what_waits_for_the_disk_may_take_what_memory_has_room_for(ladder: Callable[..., Ladder]) -> None:
+    one = ladder(memory=MOST_PENDING)
+    big = msgspec.structs.replace(meta(), block=MOST_PENDING // 4, size=4 * MOST_PENDING)
+    data = bytes(big.block)
+    one.disk.open.clear()
+    kept = [one.store.put(big, index, data, disk=True) for index in range(8)]
+    assert kept == ["below"] * 8
+    one.store.memory.resize(0)
+    assert one.store.put(big, 8, data, disk=True) == ""
+
+
+@pytest.mark.parametrize("size", [BLOCK, SMALL + 1], ids=["small", "large"])
+@pytest.mark.parametrize("memory", [0, 4 * SMALL], ids=["no-memory", "memory"])
+async def test_what_the_disk_refuses_is_told_unless_memory_has_it(
+    ladder: Callable[..., Ladder], size: int, memory: int
+) -> None:
+    one = ladder(memory=memory)
+    one.disk.full = True
+    file = msgspec.structs.replace(meta(), block=size, size=2 * size)
+    lost: list[int] = []
+    one.store.put(file, 1, bytes(size), disk=True, lost=lost.append)
+    assert lost == []
+    await one.store.settle()
+    assert lost == ([] if memory else [1])
+    assert (one.store.read_now(file, 1) is None) == bool(lost)
 
 
 async def test_what_is_being_dropped_is_not_found_again(ladder: Callable[..., Ladder]) -> None:

@@ -90,6 +90,7 @@ class Kit:
         self.dropped: list[Record] = []
         self.finished_with: list[Meta] = []
         self.asked: list[tuple[int, int]] = []
+        self.lost: Callable[[int], None] = lambda index: None
         self.plays: deque[Feed | Exception | Callable[[int, int], Feed]] = deque()
         self.answers = asyncio.Event()  # cleared: the origin thinks
         self.answers.set()
@@ -214,7 +215,10 @@ class Kit:
         await asyncio.sleep(0)
         return self.blocks.get(index)
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool) -> Kept:
+    def put(
+        self, meta: Meta, index: int, data: bytes, *, disk: bool, lost: Callable[[int], None] = lambda index: None
+    ) -> Kept:
+        self.lost = lost
         if self.keeps:
             self.blocks[index] = data
         return self.keeps

@@ -394,9 +394,9 @@ async def test_what_is_of_no_use_later_is_not_put_on_disk(
     disk: list[bool] = []
     put, save = play.store.put, play.store.save
 
-    def spy_put(*args: Any, disk: bool, to: list[bool] = disk) -> Any:
+    def spy_put(*args: Any, disk: bool, to: list[bool] = disk, **others: Any) -> Any:
         to.append(disk)
-        return put(*args, disk=disk)
+        return put(*args, disk=disk, **others)
 
     def spy_save(*args: Any, disk: bool, to: list[bool] = disk) -> None:
         to.append(disk)

@@ -195,7 +195,7 @@ async def test_a_block_that_was_not_kept_is_held_for_the_slow_reader(kit: MakeKi
     one = kit(pinned=False)
     put = one.put
 
-    def skipping(meta: Any, index: int, data: bytes, *, disk: bool) -> Any:
+    def skipping(meta: Any, index: int, data: bytes, *, disk: bool, **_: Any) -> Any:
         return "" if index == 2 else put(meta, index, data, disk=disk)
 
     one.put = skipping  # type: ignore[method-assign]
@@ -251,6 +251,20 @@ async def test_it_ends_at_a_held_block(kit: MakeKit) -> None:
     assert await one.client() == FILE
     assert flight.end == 4 * BLOCK
     assert one.asked == [(5 * BLOCK, len(FILE))]
+
+
+async def test_blocks_that_did_not_get_to_disk_are_asked_for_together(kit: MakeKit) -> None:
+    """Regression: each was found missing when a reader got there, and cost the origin's whole time to answer."""
+    one = kit()
+    one.fly(Feed(FILE))
+    assert await one.client() == FILE
+    for index in range(4, 8):
+        del one.blocks[index]
+        one.lost(index)
+    assert not one.entry.has_all(4 * BLOCK, BLOCK)
+    assert not one.entry.has(4 * BLOCK)
+    assert await one.client() == FILE
+    assert one.asked == [(4 * BLOCK, 8 * BLOCK)]
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

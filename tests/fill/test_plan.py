@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileproxy.fill.plan import claimed, early_range, segment_end, widened
+from fileproxy.fill.plan import claimed, early_ranges, segment_end, widened
 from fileproxy.http.ranges import RangeSpec
 from fileproxy.model import UNKNOWN_SIZE
 
@@ -51,41 +51,46 @@ def test_what_a_first_contact_claims(asked: list[Pair] | None, claim: tuple[int,
 @pytest.mark.parametrize(
     ("asked", "claims", "wanted"),
     [
-        ((50, 60), [(0, UNKNOWN_SIZE)], None),  # the first ask brings it soon
-        ((1050, 1060), [(0, UNKNOWN_SIZE)], (1000, 1100)),  # too far on
-        ((800, None), [(0, UNKNOWN_SIZE)], None),
-        ((900, None), [(0, UNKNOWN_SIZE)], (900, 1700)),  # never more than what is near
-        ((150, 160), [(0, 100)], (100, 200)),
-        ((150, 5000), [(0, 100), (400, 500)], (100, 400)),  # from there on it is others'
-        ((450, 5000), [(0, 100), (400, 500)], None),
-        ((None, 5), [(0, 100)], None),
-        ((0, 5), [(0, 0)], (0, 100)),
+        ((50, 60), [(0, UNKNOWN_SIZE)], []),  # the first ask brings it soon
+        ((1050, 1060), [(0, UNKNOWN_SIZE)], [(1000, 1100)]),  # too far on
+        ((800, None), [(0, UNKNOWN_SIZE)], []),
+        ((900, None), [(0, UNKNOWN_SIZE)], [(900, 1700)]),  # never more than what is near
+        ((150, 160), [(0, 100)], [(100, 200)]),
+        ((150, 450), [(0, 100), (400, 500)], [(100, 400)]),  # from there on it is others'
+        ((150, 5000), [(0, 100), (400, 500)], [(100, 400), (500, 900)]),
+        ((450, 5000), [(0, 100), (400, 500), (700, 900)], [(500, 700), (900, 1200)]),  # nobody brings these
+        ((450, None), [(0, 100), (400, 500), (700, 900)], []),  # it may leave before
+        ((150, None), [(400, 500)], [(100, 400)]),
+        ((None, 5), [(0, 100)], []),
+        ((0, 5), [(0, 0)], [(0, 100)]),
     ],
 )
 def test_what_is_asked_for_beside_a_first_contact(
-    asked: Pair, claims: list[tuple[int, int]], wanted: tuple[int, int] | None
+    asked: Pair, claims: list[tuple[int, int]], wanted: list[tuple[int, int]]
 ) -> None:
-    assert early_range(RangeSpec(*asked), 100, claims, 800) == wanted
+    assert early_ranges(RangeSpec(*asked), 100, claims, 800) == wanted
 
 
 @given(
     crowd=st.lists(st.tuples(st.integers(0, 9_999), st.none() | st.integers(0, 9_999)), min_size=1, max_size=40),
     near=st.integers(1, 20).map(lambda blocks: blocks * 100),
 )
-def test_no_two_early_asks_overlap_and_everybody_s_first_byte_is_near_a_claim(crowd: list[Pair], near: int) -> None:
+def test_no_two_early_asks_overlap_and_all_that_is_near_and_asked_for_is_claimed(crowd: list[Pair], near: int) -> None:
     claims: list[tuple[int, int]] = []
     for at, length in crowd:
         assert at is not None
         spec = RangeSpec(at, None if length is None else at + length)
-        wanted = early_range(spec, 100, claims, near)
-        if wanted is not None:
-            first, end = wanted
-            assert first <= at < end <= first + near
+        start = at // 100 * 100
+        for first, end in early_ranges(spec, 100, claims, near):
+            assert start <= first < end <= start + near
             assert first % 100 == end % 100 == 0
             assert spec.last is None or end <= spec.last // 100 * 100 + 100
             assert not any(one < end and first < until for one, until in claims)
-            claims.append(wanted)
+            claims.append((first, end))
         assert any(first <= at < end and at - first < near + 100 for first, end in claims)
+        if spec.last is not None:
+            for block in range(start, min(spec.last + 1, start + near), 100):
+                assert any(first <= block < end for first, end in claims)
 
 
 def test_a_segment_ends_where_something_is_held_or_on_its_way() -> None:
