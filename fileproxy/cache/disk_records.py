@@ -14,8 +14,8 @@ import errno
 import os
 import struct
 from dataclasses import dataclass
-from zlib import crc32
 
+from fileproxy.cache.checksum import crc32
 from fileproxy.cache.disk_files import Files, open_to_write, path_of, record_name, remove, taken
 from fileproxy.cache.records import LARGEST, decode, encode
 from fileproxy.model import Meta, Record

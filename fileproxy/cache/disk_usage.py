@@ -12,8 +12,8 @@ import os
 import struct
 import threading
 from typing import NamedTuple
-from zlib import crc32
 
+from fileproxy.cache.checksum import crc32
 from fileproxy.cache.disk_files import SUBFOLDERS, Files
 
 _FORMAT = struct.Struct("<8sd256q")  # magic, time of the last whole scan, bytes of each subfolder

@@ -19,8 +19,8 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
+from fileproxy.cache.checksum import crc32
 from fileproxy.cache.disk_files import Files, Name, extent_name, open_to_write, path_of, remove, taken
 from fileproxy.model import Meta
 
