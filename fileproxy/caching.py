@@ -94,7 +94,7 @@ class Caching:
         )
         self.filler = Filler(self.shared, logs)
         self.owners = WorkerOwners(run_dir / "owners", Slots(run_dir / "owners"), clock)
-        self._peers = PeerServer(self.filler, self._need_of, tasks)
+        self._peers = PeerServer(self.filler, self._need_of, tasks, self.windows)
         self._feed = BanFeed(self.bans, store, leads=leads, secret=self.secret, counters=counters, clock=clock)
         self._lanes: dict[str, Lanes] = {}  # by upstream
         self.take(settings, store)

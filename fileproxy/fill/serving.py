@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,11 +16,13 @@ from fileproxy.fill.entry import NEAR
 from fileproxy.fill.filler import Filler, Opened
 from fileproxy.fill.plan import widened
 from fileproxy.fill.values import Need
+from fileproxy.fill.window import Windows
 from fileproxy.http.ranges import resolve
 from fileproxy.model import UNKNOWN_SIZE, FileSlice, Piece
 from fileproxy.tasks import Tasks
 
 PIECE = 256 * 1024  # bytes of a frame, and read from a file at once
+BUFFER = 1024 * 1024  # bytes on their way to another worker, in the kernel
 NeedOf = Callable[[wire.PeerAsk], Need | None]
 
 
@@ -27,11 +30,13 @@ class PeerServer:
     """Answers the other workers.
 
     ``need_of`` makes the need of an ask, with this worker's own source; None when it knows no such route (its settings
-    are of another generation): then the connection is closed, and the asking worker helps itself.
+    are of another generation): then the connection is closed, and the asking worker helps itself. What is on its way to
+    one of them is never more than a window of ``windows``.
     """
 
-    def __init__(self, filler: Filler, need_of: NeedOf, tasks: Tasks) -> None:
+    def __init__(self, filler: Filler, need_of: NeedOf, tasks: Tasks, windows: Windows) -> None:
         self._filler = filler
+        self._windows = windows
         self._need_of = need_of
         self._tasks = tasks
         self._serving: set[asyncio.Task[Any]] = set()
@@ -43,6 +48,7 @@ class PeerServer:
         assert mine is not None
         self._serving.add(mine)
         jobs: set[asyncio.Task[Any]] = set()
+        widen(writer, min(BUFFER, self._windows.size))
         try:
             kind, data = await wire.read_frame(reader)
             if kind != wire.HEAD:
@@ -163,6 +169,17 @@ class PeerServer:
             task.cancel()
         if serving:
             await asyncio.wait(serving)
+
+
+def widen(writer: asyncio.StreamWriter, most: int) -> None:
+    """Let ``most`` bytes be on their way in the kernel, half as many before it.
+
+    Each round of a busy worker's loop moves no more than fits; with Linux's 208 KiB a file of 8 MiB took 40 of them.
+    """
+    connection: socket.socket = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # it is only faster so
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, most)
+    writer.transport.set_write_buffer_limits(high=most // 2)
 
 
 async def _gone(reader: asyncio.StreamReader) -> None:

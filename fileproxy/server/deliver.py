@@ -28,11 +28,13 @@ from fileproxy.server.reply import Reply
 from fileproxy.server.running import Held
 from fileproxy.server.sendfile import PROGRESS_FLOOR, TURN, Outlet, descriptor_of
 from fileproxy.server.splice import spout_of
+from fileproxy.server.turnstile import Turnstile
 
 # What may lie between us and a client, in its socket and ours. ``sendfile`` hands over pages, not bytes: a file changed
 # in place changes them under way. So of what may change the last so much is copied: when the check before its last byte
 # finds the file as it was, the pages have arrived.
 IN_FLIGHT = 16 * 1024 * 1024
+FIRST = 128 * 1024  # bytes of a download's first turn in a crowd: what others wait for comes before what it reads later
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
@@ -49,7 +51,9 @@ class Course:
         on_first_byte: Callable[[], None],
         on_bytes: Callable[[int], None],
         held: Held,
+        turnstile: Turnstile,
     ) -> None:
+        self.turnstile = turnstile
         self.reply = reply
         self.writer = writer
         self.idle_s = idle_s
@@ -59,7 +63,7 @@ class Course:
         self._front = front_of(request)
         self._on_first_byte: Callable[[], None] | None = on_first_byte
         self._on_bytes = on_bytes
-        self._turn = TURN
+        self._turn = FIRST if turnstile.crowded else TURN
 
     @property
     def limit(self) -> int | None:
@@ -90,11 +94,14 @@ class Course:
     @property
     def most(self) -> int:
         """Bytes to hand over past the transport at once."""
-        return self.limit or TURN
+        return self.limit or (TURN if self.sent else self._turn)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Through the transport, as pieces its path deserves; waits while the client does not take them."""
         if self.limit is None:
+            if not self.sent and len(data) > self._turn:
+                first, data = memoryview(data)[: self._turn], memoryview(data)[self._turn :]
+                await self._write(first)
             await self._write(data)
             return
         rest = memoryview(data)
@@ -117,7 +124,7 @@ class Course:
         self.passed(length)
         self._turn = TURN if waited else self._turn - length
         if self._turn <= 0:
-            await asyncio.sleep(0)
+            await self.turnstile.next()
             self._turn = TURN
 
     async def taken(self) -> None:
@@ -150,6 +157,7 @@ class Delivery:
         self._readers = readers
         self._chunk = chunk
         self._counters = counters
+        self._turnstile = Turnstile()
 
     async def send(
         self,
@@ -168,6 +176,7 @@ class Delivery:
         ``held`` is told while it is the client that is waited for. Writes are as long as its path deserves.
         Raises ClientGone, ClientStalled, or what the body raises.
         """
+        course = None
         try:
             writer = cast(StreamWriter, await reply.prepare(request))
             course = Course(
@@ -178,7 +187,9 @@ class Delivery:
                 on_first_byte=on_first_byte,
                 on_bytes=on_bytes,
                 held=held or Held(),
+                turnstile=self._turnstile,
             )
+            self._turnstile.downloads += 1
             if request.method != "HEAD" and body.length != 0:
                 await self._pass(course, body)
             course.begun()
@@ -189,6 +200,9 @@ class Delivery:
                 course.pace.ended()
         except ConnectionError as error:
             raise ClientGone("The client closed its connection.") from error
+        finally:
+            if course is not None:
+                self._turnstile.downloads -= 1
 
     async def _pass(self, course: Course, body: Body) -> None:
         """Each piece by the mechanism that suits it."""
@@ -248,6 +262,7 @@ class Delivery:
             idle_s=course.idle_s,
             most=lambda: course.most,
             went=went,
+            turn=course.turnstile.next,
             held=course.held,
         )
 

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 from fileproxy.errors import ClientGone, ClientStalled, FileChanged
@@ -51,7 +51,8 @@ class Outlet:
     """The socket of one client connection.
 
     ``readers``: threads that may wait for a disk. ``most()``: bytes of one turn now. ``went(n)`` is told of each n
-    bytes of a file that were handed over, with 0 when (part of) what goes ahead was.
+    bytes of a file that were handed over, with 0 when (part of) what goes ahead was. ``turn()`` waits for the
+    next turn.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Outlet:
         "_taken",
         "_timer",
         "_transport",
+        "_turn",
         "_warm_until",
         "_went",
     )  # fmt: skip
@@ -84,6 +86,7 @@ class Outlet:
         idle_s: float,
         most: Callable[[], int],
         went: Callable[[int], None],
+        turn: Callable[[], Awaitable[None]],
         held: Held,
     ) -> None:
         self._transport = transport
@@ -92,6 +95,7 @@ class Outlet:
         self._idle_s = idle_s
         self._most = most
         self._went = went
+        self._turn = turn
         self._held = held
         self._loop = asyncio.get_running_loop()
         self._duplicate: int | None = None
@@ -118,7 +122,7 @@ class Outlet:
                 state = await self._watched()
                 continue
             if state is State.TURN:
-                await asyncio.sleep(0)
+                await self._turn()
             else:
                 await self._warm()
             state = self._push()

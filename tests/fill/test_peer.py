@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from fileproxy.cache.key import primary_key
 from fileproxy.caching import urls_of
 from fileproxy.errors import FileProxyError
 from fileproxy.fill import peer, wire
+from fileproxy.fill.serving import widen
 from tests.house import Running
 from tests.origin import MIB, Content, Gate, Origin, Reply, fin, reset, stall
 from tests.trips.fills import BLOCK, cached, idle, part, whole
@@ -148,6 +150,18 @@ async def test_parts_are_asked_for_beside_the_first_contact(workers: Any, origin
         assert origin.requests_of(path) == 3
     assert one.counts["flight.early"] + two.counts["flight.early"] >= 4
     assert one.counts["peer.alone"] == two.counts["peer.alone"] == 0
+
+
+@pytest.mark.parametrize("most", [256 * 1024, 1024 * 1024])
+async def test_big_pieces_are_on_their_way_to_another_worker(most: int) -> None:
+    here, there = socket.socketpair()
+    with here:
+        _, writer = await asyncio.open_unix_connection(sock=there)
+        widen(writer, most)
+        allowed = int(Path("/proc/sys/net/core/wmem_max").read_text())
+        assert there.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * min(most, allowed)  # socket(7): doubled
+        assert writer.transport.get_write_buffer_limits()[1] == most // 2
+        writer.transport.abort()
 
 
 def _has(origin: Origin, path: str, requests: int) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fileproxy.server.deliver import FIRST, Course
+from fileproxy.server.turnstile import CROWD
 from tests.clients import Connection
 from tests.conftest import OpenHouse
+from tests.house import Running
 from tests.origin import KIB, MIB, Content, Gate, Origin, Reply, stall
 from tests.trips.fills import BLOCK, cached, idle, part, spans, whole
 
@@ -48,6 +53,39 @@ async def test_small_files_reach_all_who_waited_though_nothing_is_stored(
     gate.open()
     await asyncio.gather(*clients)
     assert len(origin.requests) == 1
+
+
+def _active(running: Running, number: int) -> bool:
+    return running.counts["downloads.active"] == number
+
+
+async def test_who_comes_into_a_crowd_gets_a_little_soon_and_more_in_turn(
+    house: OpenHouse, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = Course._write, list[tuple[Course, int]]()
+
+    async def spy(course: Course, data: bytes | memoryview) -> None:
+        written.append((course, len(data)))
+        await write(course, data)
+
+    monkeypatch.setattr(Course, "_write", spy)
+    content = Content(4, 12 * MIB)
+    origin.serve("/f", content)
+    running = await house(cached(origin, folder=None, memory="64MiB", block="1MiB"))
+    await whole(running, content)
+    written.clear()
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(1, CROWD + 3):  # of clients that take nothing
+            client = await stack.enter_async_context(await Connection.open(running.port, receive_buffer=4096))
+            await client.request("GET", "/f")
+            await running.counts.wait_for(partial(_active, running, number))
+        await running.counts.wait_for(lambda: len({course for course, _ in written}) == CROWD + 2)
+        assert (await whole(running, content)).get("x-cache") == "HIT"
+    courses = list(dict.fromkeys(course for course, _ in written))
+    firsts = [next(length for course, length in written if course is one) for one in courses]
+    assert firsts[:CROWD] == [MIB] * CROWD
+    assert firsts[CROWD + 1 :] == [FIRST, FIRST]
+    await idle(running)
 
 
 async def test_who_comes_while_it_streams_reads_along(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
