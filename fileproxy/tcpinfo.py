@@ -8,11 +8,13 @@ not to each piece.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Any, NamedTuple, Protocol
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+_WINDOW_CLAMP: int | None = getattr(socket, "TCP_WINDOW_CLAMP", None)
 _LAYOUT = struct.Struct("=16xI4xI24xI12xII4xI8xI4xI16xQQIIIIIIQQQQ8xQQI4xI")
 _UNKNOWN = 0xFFFFFFFF  # tcpi_min_rtt before the first measurement
 _MICRO = 1e-6
@@ -104,6 +106,18 @@ class NetPath:
         self._transport = transport
         now = self.tcp()
         self.rtt_s: float | None = now.rtt_s if now is not None and now.rtt_s > 0 else connect_s
+
+    def narrow(self, most: int) -> None:
+        """Let its other end have at most about ``most`` bytes on their way (tcp(7), TCP_WINDOW_CLAMP).
+
+        The kernel takes back nothing that it has promised, and forgets this as it widens the window; where it cannot,
+        nothing happens.
+        """
+        transport = self._transport
+        sock: Any = None if transport is None or transport.is_closing() else transport.get_extra_info("socket")
+        if sock is not None and _WINDOW_CLAMP is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _WINDOW_CLAMP, most)
 
     def tcp(self) -> TcpInfo | None:
         """A reading of now; None once the connection is closed, and where the system has none."""

@@ -80,6 +80,22 @@ async def test_a_transport_tells_until_it_is_closed() -> None:
     await server.wait_closed()
 
 
+@pytest.mark.loops("asyncio", "uvloop")
+async def test_a_sender_can_be_held_to_so_many_bytes_on_their_way() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+    path = tcpinfo.NetPath("files/a", transport)
+    sock = transport.get_extra_info("socket")
+    for most in (16 * 1024, 2**20):
+        path.narrow(most)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP) == most
+    transport.close()
+    path.narrow(1)  # of a connection that is gone: nothing happens
+    server.close()
+    await server.wait_closed()
+
+
 def test_without_a_connection_the_time_to_open_it_stands_in() -> None:
     assert tcpinfo.NetPath("files/a", None, connect_s=0.2).rtt_s == 0.2
     assert tcpinfo.NetPath("files/a").rtt_s is None

@@ -17,26 +17,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
 from fileproxy.clock import Clock
 from fileproxy.control.growth import LONG_S, Growth, start_for
 from fileproxy.control.patience import Patience
-from fileproxy.control.segments import Rest, hedge_budget, late, segment_length, takes
+from fileproxy.control.segments import hedge_budget, late, overdue, segment_length, takes
 from fileproxy.errors import ConnectRefused, FileChanged, FileProxyError, Shed, Truncated, UpstreamReset
 from fileproxy.fill.lanes import Lanes
 from fileproxy.fill.parts import NoParts
+from fileproxy.fill.pumps import Part, Pump
 from fileproxy.model import Body, Connected, Counters, Nudged, Piece, PipeSlice, Piping
 from fileproxy.tasks import Tasks
 
 TICK_S = 0.1
-FEWEST_LEFT = 64 * 1024  # a smaller rest is not shared out, only asked for again when it does not come
+FEWEST_LEFT = 32 * 1024  # a smaller rest is not shared out, only asked for again when it does not come
 ANEW_S = 1.0  # a reader that waits so long while all its pumps are silent gets another one
 MOST_PUMPS = 3  # of one part; then the one that has been silent longest goes
 FAR_LATER = 2.0  # times what asking again would take: then the part the reader waits for gets help
 SPARE = 2  # connections beyond those that growth allows, for such help
+UNLIMITED = 2**30
+CUT_SHORT = 64 * 1024  # bytes that may be on their way in an answer that will be cut short: they come in vain
 YOUNG_S = 0.5  # what a connection brings is not judged before
 REST_S, LONGEST_REST_S = 0.1, 2.0  # before what could not be had is asked for again
 
@@ -47,40 +49,6 @@ class Ask(Protocol):
     def __call__(
         self, first: int, end: int, *, avoid: frozenset[str] = ..., whole: bool = ...
     ) -> Awaitable[tuple[Body, int]]: ...
-
-
-@dataclass(slots=True, eq=False)
-class Pump:
-    """One request for the rest of a part. ``position``: of its next byte in the file."""
-
-    part: Part
-    position: int
-    began: float
-    heard: float  # when its last bytes came, or it began
-    came: int = 0
-    mirror: str = ""
-    body: Body | None = None
-    task: asyncio.Task[None] | None = None
-
-    def rate(self, now: float) -> float | None:
-        return self.came / max(now - self.began, 1e-3) if self.came else None
-
-
-@dataclass(slots=True, eq=False)
-class Part:
-    """Bytes ``at`` to ``end`` are missing; those before that the reader has not taken yet are in ``chunks``."""
-
-    at: int
-    end: int
-    chunks: deque[bytes] = field(default_factory=deque)
-    pumps: list[Pump] = field(default_factory=list)
-    tries: int = 0  # that brought nothing, in a row
-    not_before: float = 0.0
-
-    def rest(self, now: float) -> Rest:
-        rates = [rate for pump in self.pumps if (rate := pump.rate(now)) is not None]
-        heard = max((pump.heard for pump in self.pumps), default=now)
-        return Rest(self.at, self.end, max(rates, default=None), now - heard, shared=len(self.pumps) > 1)
 
 
 class Stream:
@@ -135,6 +103,8 @@ class Stream:
         if self._patience.rtt_s:
             lanes.paths.felt(self._mirror, self._patience.rtt_s, clock.now())
         self._growth = Growth(1, 1, clock.now())
+        self._shared_at = 0.0
+        self._cut: Pump | None = None  # the answer that asked for more than its part
         self._alone_again = False  # the origin sends no parts
         self._came = 0
         self._counted = 0  # connections in ``lanes.extra``
@@ -240,8 +210,23 @@ class Stream:
         if patience.rate:
             pump.began, pump.came = now - 1.0, int(patience.rate)
         self._launch(pump)
+        self._shared_at, self._cut = now, pump
+        self._narrow()
         self._deal()
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _narrow(self, most: int = CUT_SHORT) -> None:
+        """Keep small what the first answer's sender has on its way: it does not know that its part ends soon.
+
+        On a long path a sender with BBR had 570 KiB of 8 MiB in flight when it was cut short, half a second of the
+        link. Asked for again and again: the kernel widens the window as bytes are taken.
+        """
+        pump = self._cut
+        connected = None if pump is None or pump not in pump.part.pumps else _connected(pump.body)
+        if connected is None or connected.path is None:
+            self._cut = None
+        elif self._patience.rtt_s >= LONG_S:
+            connected.path.narrow(most)
 
     async def _from_many(self) -> bytes:
         assert self._parts is not None
@@ -279,6 +264,8 @@ class Stream:
         self._timer = None
         if self._closed:
             return
+        if self._cut is not None:
+            self._narrow()
         if self._waiting is not None:  # else the reader is what it waits for
             now = self._clock.now()
             self._growth.look(now, self._came, self._round_trip_s)
@@ -318,7 +305,7 @@ class Stream:
             return
         now = self._clock.now()
         while (own := len(self._pumps())) < self._growth.target and self._lanes.may_add(own):
-            part = self._missing(now) or self._next_part()
+            part = self._missing(now) or self._overdue(now) or self._next_part()
             if part is None:
                 if not self._help(now, list(self._parts)):
                     break
@@ -351,6 +338,28 @@ class Stream:
         """The first part that nobody brings."""
         assert self._parts is not None
         return next((one for one in self._parts if not one.pumps and one.at < one.end and one.not_before <= now), None)
+
+    def _overdue(self, now: float) -> Part | None:
+        """The end of a part that would hold up all others."""
+        assert self._parts is not None
+        if not self._came or self._alone_again:
+            return None
+        dealt = self._parts[-1].end if self._parts else self.at
+        left = max(0, min(self._bound(self.at), self.at + self._ahead()) - dealt)
+        left += sum(part.end - part.at for part in self._parts)
+        all_s = left * (now - self._shared_at) / self._came
+        parts = [part for part in self._parts if part.pumps]
+        young_s = max(YOUNG_S, 3 * self._round_trip_s)
+        found = overdue([part.rest(now, young_s) for part in parts], all_s)
+        return None if found is None else self._split(parts[found.index], found.first)
+
+    def _split(self, part: Part, at: int) -> Part:
+        """The end of a part, from ``at`` on, as one of its own."""
+        assert self._parts is not None
+        end = Part(at, part.end)
+        part.end = at
+        self._parts.insert(self._parts.index(part) + 1, end)
+        return end
 
     def _next_part(self) -> Part | None:
         """The part behind the last one, while it is within what may be held."""
@@ -386,10 +395,7 @@ class Stream:
             self._counters.add("stream.hedges")
             self._pump(behind, now, avoid)
             return True
-        part = Part(found.first, found.end)
-        behind.end = found.first
-        self._parts.insert(self._parts.index(behind) + 1, part)
-        self._pump(part, now, avoid)
+        self._pump(self._split(behind, found.first), now, avoid)
         return True
 
     def _ask_anew(self, head: Part, now: float) -> None:
@@ -492,6 +498,8 @@ class Stream:
     def _go_on_alone(self) -> None:
         """The origin sends no parts: the connection at the front takes all that nobody has begun to bring."""
         self._alone_again = True
+        self._narrow(UNLIMITED)
+        self._cut = None
         parts = self._parts
         if not parts:
             return

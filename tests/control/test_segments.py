@@ -16,6 +16,7 @@ from fileproxy.control.segments import (
     Rest,
     hedge_budget,
     late,
+    overdue,
     segment_length,
     takes,
 )
@@ -45,7 +46,7 @@ def test_segments_shrink_towards_the_end(size: int, connections: int, rate: floa
 
 def test_a_slow_connection_gets_short_segments_and_a_fast_one_those_that_are_worth_it() -> None:
     assert segment_length(1000 * MIB, 4, None) == LARGEST
-    assert segment_length(1000 * MIB, 4, 100_000.0) == 13 * SMALLEST  # eight seconds' worth
+    assert segment_length(1000 * MIB, 4, 100_000.0) == 25 * SMALLEST  # eight seconds' worth
     assert segment_length(8 * MIB, 16, 8.0 * MIB) == 2 * MIB  # a quarter of a second, not a 32nd of it
     assert segment_length(8 * MIB, 16, 8.0 * MIB, 0.0) == MIB // 4
     assert AIM_S > LEAST_S
@@ -78,6 +79,37 @@ def test_a_short_late_rest_is_asked_for_a_second_time_but_once() -> None:
     assert found == Late(0, 1000, 60_000, hedge=True)
     shared = [Rest(1000, 60_000, 1000.0, 0.0, shared=True)]
     assert late(shared, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is None
+
+
+def test_a_short_rest_that_still_comes_is_asked_for_again_only_when_far_behind() -> None:
+    """On a full path a second request takes from the first: with BBR a tenth of the link brought bytes twice."""
+    anew_s = 0.1 + 60_000 / 1e5
+    for times, helped in ((4.0, False), (9.0, True)):
+        rests = [Rest(0, 60_000, 60_000 / (times * anew_s), 0.0)]
+        assert (late(rests, round_trip_s=0.1, rate=1e5, hedge_budget=MIB) is not None) == helped
+
+
+def test_the_end_of_what_would_hold_up_all_others_is_for_somebody_else() -> None:
+    rests = [Rest(0, MIB, 1e6, 0.0), Rest(MIB, 2 * MIB, 50_000.0, 0.0), Rest(2 * MIB, 3 * MIB, None, 0.0)]
+    found = overdue(rests, 4.0)
+    assert found == Late(1, MIB + 200_000 // SMALLEST * SMALLEST, 2 * MIB, hedge=False)  # four seconds' worth is kept
+    assert overdue([*rests[:1], Rest(MIB, 2 * MIB, 50_000.0, 0.0, shared=True)], 4.0) is None
+    assert overdue(rests, 20.0) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, MIB), st.integers(0, 8 * MIB), st.none() | st.floats(0, 1e8)), max_size=6),
+    st.floats(0, 100),
+)
+def test_who_is_overdue_keeps_something_and_gives_something(
+    parts: list[tuple[int, int, float | None]], all_s: float
+) -> None:
+    rests = [Rest(at, at + length, rate, 0.0) for at, length, rate in parts]
+    found = overdue(rests, all_s)
+    if found is not None:
+        behind = rests[found.index]
+        assert behind.at + SMALLEST <= found.first
+        assert found.first + SMALLEST <= found.end == behind.end
 
 
 def test_a_silent_one_is_asked_for_again_within_the_budget_else_halved() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fileproxy.control.segments import overdue
+from fileproxy.fill import stream
 from tests.conftest import OpenHouse
 from tests.origin import KIB, MIB, Content, Origin, Reply, fin, reset, stall
 from tests.trips.fills import cached, idle, part, read_exactly, whole
@@ -72,6 +74,25 @@ async def test_half_of_the_pool_is_left_to_others(house: OpenHouse, origin: Orig
     await whole(running, FILE)
     watching.cancel()
     assert 1 < most <= 3
+
+
+async def test_what_a_starved_connection_would_hold_up_is_given_to_others(
+    house: OpenHouse, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def spy(*args: Any) -> Any:
+        found.append(overdue(*args))
+        return found[-1]
+
+    monkeypatch.setattr(stream, "overdue", spy)
+    content = Content(33, 12 * MIB)
+    good, starved = Reply(content, rate=SLOW), Reply(content, rate=24.0 * KIB)
+    origin.script("/f", good, starved, good)
+    running = await house(house_of(origin, folder=tmp_path, window="8MiB"))
+    await whole(running, content)
+    assert any(one is not None for one in found)
+    assert running.counts["stream.bytes_twice"] == 0
 
 
 async def test_a_fast_connection_is_left_alone(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
