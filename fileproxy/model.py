@@ -12,9 +12,9 @@ Laws kept here:
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -24,9 +24,31 @@ from fileproxy.tcpinfo import NetPath
 Headers = tuple[tuple[str, str], ...]
 
 
+class Fields(tuple[tuple[str, str], ...]):
+    """Headers that are looked at many times: equal to the plain tuple, and they know what stands where.
+
+    ``values``: by lower-case name, every value in order.
+    """
+
+    values: dict[str, list[str]]
+
+    def __new__(cls, pairs: Iterable[tuple[str, str]] = ()) -> Self:
+        self = super().__new__(cls, pairs)
+        values = self.values = {}
+        for name, value in self:
+            if (lowered := name.lower()) in values:
+                values[lowered].append(value)
+            else:
+                values[lowered] = [value]
+        return self
+
+
 def header(headers: Headers, name: str) -> str | None:
     """The first value of ``name`` (compared without case), or None."""
     wanted = name.lower()
+    if isinstance(headers, Fields):
+        values = headers.values.get(wanted)
+        return None if values is None else values[0]
     for key, value in headers:
         if key.lower() == wanted:
             return value
@@ -36,6 +58,8 @@ def header(headers: Headers, name: str) -> str | None:
 def header_values(headers: Headers, name: str) -> list[str]:
     """Every field line's value of ``name``, in order."""
     wanted = name.lower()
+    if isinstance(headers, Fields):
+        return [*headers.values.get(wanted, ())]
     return [value for key, value in headers if key.lower() == wanted]
 
 
@@ -45,9 +69,16 @@ def header_list(headers: Headers, name: str) -> str | None:
     return ", ".join(values) if values else None
 
 
+def names_any(headers: Headers, names: frozenset[str]) -> bool:
+    """Whether a header has one of these (lower-case) names."""
+    return not names.isdisjoint(headers.values if isinstance(headers, Fields) else [key.lower() for key, _ in headers])
+
+
 def without(headers: Headers, names: frozenset[str]) -> Headers:
     """The headers whose lower-cased name is not in ``names``."""
-    return tuple(pair for pair in headers if pair[0].lower() not in names)
+    if isinstance(headers, Fields) and names.isdisjoint(headers.values):
+        return headers
+    return tuple([pair for pair in headers if pair[0].lower() not in names])
 
 
 @dataclass(frozen=True, slots=True)

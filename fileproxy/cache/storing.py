@@ -207,4 +207,4 @@ def stored_headers(headers: Headers, received_at: float, policy: CachePolicy = A
     kept = without(end_to_end(headers), _NOT_KEPT | said.no_cache_fields | said.private_fields)
     if cache_date(header(headers, "Date"), received_at) is None:
         kept = (*without(kept, frozenset({"date"})), ("Date", format_date(received_at)))
-    return kept
+    return tuple(kept)  # plain: they are kept for long, and looked at seldom

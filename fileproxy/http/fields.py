@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fileproxy.model import Headers, header_values
+from fileproxy.model import Headers, header_values, without
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTED = re.compile(r'"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*)"')
@@ -44,8 +44,9 @@ def end_to_end(headers: Headers) -> Headers:
 
     Fields of :data:`END_TO_END` and CORS fields stay even when Connection names them.
     """
-    dropped = HOP_BY_HOP | {name for name in connection_options(headers) if not _always_travels(name)}
-    return tuple(pair for pair in headers if pair[0].lower() not in dropped)
+    options = connection_options(headers)
+    named = {name for name in options if not _always_travels(name)} if options else options
+    return without(headers, HOP_BY_HOP | named if named else HOP_BY_HOP)
 
 
 def connection_options(headers: Headers) -> frozenset[str]:

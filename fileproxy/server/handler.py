@@ -17,7 +17,7 @@ from fileproxy.errors import BadTarget, BodyTooLarge, ClientError, ClientGone, F
 from fileproxy.http.forwarded import client_view, request_id
 from fileproxy.http.problem import problem, proxy_status
 from fileproxy.http.targets import parse_target
-from fileproxy.model import Ask, BytesBody, Headers, Target
+from fileproxy.model import Ask, BytesBody, Fields, Headers, Target
 from fileproxy.server import operators
 from fileproxy.server.cors import RouteCors
 from fileproxy.server.deliver import Delivery, abort
@@ -107,8 +107,8 @@ class Handler:
     def _ask(self, request: web.Request, generation: Generation, trip: Trip) -> Ask:
         """What the client wants and who it is. Noted in ``trip``, also when its target is refused: raises BadTarget."""
         front = front_of(request)
-        headers: Headers = tuple(
-            (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
+        headers = Fields(
+            [(name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
         )
         refused: BadTarget | None = None
         try:

@@ -16,7 +16,7 @@ from fileproxy.control import controller
 from fileproxy.control.quality import PathQuality, Quality, Sample
 from fileproxy.errors import BadAnswer, UpstreamError, UpstreamReset
 from fileproxy.http.fields import end_to_end
-from fileproxy.model import Answer, Body, BytesBody, Counters, Headers, Want, header_values, without
+from fileproxy.model import Answer, Body, BytesBody, Counters, Fields, Headers, Want, header_values, without
 from fileproxy.settings.resolve import ResolvedTimeouts
 from fileproxy.tcpinfo import NetPath
 from fileproxy.upstream.attempt import Attempt, Patience
@@ -137,7 +137,7 @@ class HttpTransport:
             answer = Answer(
                 response.status,
                 _CONTROL.sub(" ", response.reason or ""),
-                end_to_end(headers),
+                Fields(end_to_end(headers)),
                 body,
                 self.label,
                 timings=attempt.timings,
@@ -205,7 +205,7 @@ class HttpTransport:
             headers["Content-Length"] = str(want.body.length)
         return headers
 
-    def _checked_headers(self, response: aiohttp.ClientResponse) -> Headers:
+    def _checked_headers(self, response: aiohttp.ClientResponse) -> Fields:
         address = self.place.address
         raw = response.raw_headers
         if sum(len(name) + len(value) + 4 for name, value in raw) > self._connections.response_head:
@@ -255,12 +255,12 @@ class HttpTransport:
         """Nothing of its own: the connections belong to the upstream."""
 
 
-def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Fields:
     """Control characters in a value are replaced by a space (RFC 9110 §5.5); names have none, the parser sees to it."""
-    return tuple(
-        (name.decode("utf-8", "surrogateescape"), _CONTROL.sub(" ", value.decode("utf-8", "surrogateescape")))
-        for name, value in raw
-    )
+    pairs = [(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
+    if _CONTROL.search("".join([value for _, value in pairs])):
+        pairs = [(name, _CONTROL.sub(" ", value)) for name, value in pairs]
+    return Fields(pairs)
 
 
 def _interim(tell: Callable[[int, str, Headers], None], message: Any) -> None:
