@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from fileproxy.http.fields import is_token, split_list, unquote
@@ -79,6 +80,10 @@ class RequestDirectives:
     stale_if_error: int | None = None
 
 
+_NO_WISHES = RequestDirectives()
+_USUAL = 200  # characters of a Cache-Control; longer ones are not worth remembering
+
+
 def delta_seconds(text: str | None) -> int | None:
     """A whole number of seconds, at most :data:`LONGEST` (§1.2.2); None when it is something else."""
     if text is None or _DIGITS.fullmatch(text) is None:
@@ -92,7 +97,7 @@ def request_directives(headers: Headers) -> RequestDirectives:
     values = header_values(headers, "Cache-Control")
     if not values:
         pragma = {element.lower() for value in header_values(headers, "Pragma") for element in split_list(value)}
-        return RequestDirectives(no_cache=True) if "no-cache" in pragma else RequestDirectives()
+        return RequestDirectives(no_cache=True) if "no-cache" in pragma else _NO_WISHES
     said = _said(values)
     return RequestDirectives(
         max_age=said.seconds("max-age", invalid=0, pick="least"),
@@ -112,10 +117,20 @@ def response_directives(headers: Headers, targets: Sequence[str] = TARGETS) -> R
     ``targets`` are field names in order of preference (RFC 9213 §2.2).
     """
     for name in targets:
-        said = _targeted(header_values(headers, name))
-        if said is not None:
+        values = header_values(headers, name)
+        if values and (said := _targeted(values)) is not None:
             return _response(said, targeted=True)
-    return _response(_said(header_values(headers, "Cache-Control")), targeted=False)
+    values = header_values(headers, "Cache-Control")
+    return _known_response(values[0]) if len(values) == 1 and len(values[0]) <= _USUAL else _plain_response(values)
+
+
+def _plain_response(values: Sequence[str]) -> ResponseDirectives:
+    return _response(_said(values), targeted=False)
+
+
+@lru_cache(maxsize=256)  # an origin says the same of all its files, and each head is read several times
+def _known_response(value: str) -> ResponseDirectives:
+    return _plain_response((value,))
 
 
 def _response(said: _Said, targeted: bool) -> ResponseDirectives:

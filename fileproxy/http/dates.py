@@ -64,7 +64,12 @@ def _full_year(two_digits: int, rest: tuple[int, ...], now: float) -> int:
 
 def format_date(epoch: float) -> str:
     """IMF-fixdate, whatever the locale; fractions of a second are cut off."""
-    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(epoch // 1)
+    return _formatted(int(epoch // 1))
+
+
+@lru_cache(maxsize=16)  # what is written is mostly now
+def _formatted(epoch: int) -> str:
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(epoch)
     return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} {hour:02}:{minute:02}:{second:02} GMT"
 
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from fileproxy.http.fields import parse_parameters, split_list, token_or_quoted
 from fileproxy.http.targets import is_authority
-from fileproxy.model import Ask, Headers, header, header_list, header_values
+from fileproxy.model import Ask, Headers, header, header_list, header_values, names_any
 
 UNKNOWN = "unknown"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,6 +35,7 @@ FORWARDING = frozenset(
         "x-original-url", "x-real-ip", "x-request-id", "x-rewrite-url",
     }
 )  # fmt: skip
+_READ = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
 _WRITTEN_ANEW = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"})
 
 _LONGEST_NODE = 64  # a longer one is not worth remembering: it is none
@@ -67,7 +68,10 @@ class Networks:
         if parsed is None:
             return False
         number = int(parsed)
-        return any(number & mask == base for base, mask in (self._v4 if parsed.version == 4 else self._v6))
+        for base, mask in self._v4 if parsed.version == 4 else self._v6:  # noqa: SIM110 (a generator costs more)
+            if number & mask == base:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +98,16 @@ def client_view(peer: str, headers: Headers, scheme: str, authority: str, truste
 
     ``peer`` is the TCP peer's address, ``scheme`` and ``authority`` what this connection and its Host say.
     """
-    peer_address = parse_node(peer)
-    own = str(peer_address) if peer_address is not None else peer
+    own = _spelled(peer) or peer
     if peer not in trusted:
         return ClientView(own, scheme, authority, False)
+    if not names_any(headers, _READ):
+        return ClientView(own, scheme, authority, True)
     client, proto, host = own, None, None
     if _speaks_x(headers):
         proto, host = _last(headers, "X-Forwarded-Proto"), _last(headers, "X-Forwarded-Host")
     for hop in reversed(_chain(headers)):
-        address = parse_node(hop.node)
-        client = str(address) if address is not None else UNKNOWN
+        client = _spelled(hop.node) or UNKNOWN
         proto, host = hop.proto or proto, hop.host or host
         if client not in trusted:
             break
@@ -181,6 +185,19 @@ def _node_in(text: str) -> Address | None:
 _known_node = lru_cache(maxsize=1024)(_node_in)  # each request names its peer's several times
 
 
+def _spelled(text: str) -> str | None:
+    """The address of a node as it is usually written; None when it is none."""
+    return _known_spelling(text) if len(text) <= _LONGEST_NODE else _spelling_of(text)
+
+
+def _spelling_of(text: str) -> str | None:
+    address = parse_node(text)
+    return None if address is None else str(address)
+
+
+_known_spelling = lru_cache(maxsize=1024)(_spelling_of)
+
+
 def forwarding_headers(ask: Ask) -> Headers:
     """What upstreams are told: put these in the place of the request's own :data:`FORWARDING` fields.
 
@@ -191,7 +208,7 @@ def forwarding_headers(ask: Ask) -> Headers:
     kept: Headers = ()
     chain: list[str] = []
     earlier: list[str] = []
-    if ask.trusted_peer:
+    if ask.trusted_peer and names_any(ask.headers, FORWARDING):
         kept = tuple(
             pair for pair in ask.headers if (name := pair[0].lower()) in FORWARDING and name not in _WRITTEN_ANEW
         )
@@ -202,7 +219,7 @@ def forwarding_headers(ask: Ask) -> Headers:
     )
     return (
         *kept,
-        ("X-Forwarded-For", ", ".join((*chain, str(parse_node(ask.peer) or ask.peer)))),
+        ("X-Forwarded-For", ", ".join((*chain, _spelled(ask.peer) or ask.peer))),
         ("X-Forwarded-Proto", ask.scheme),
         ("X-Forwarded-Host", ask.authority),
         ("Forwarded", ", ".join((*earlier, element))),
@@ -221,10 +238,10 @@ def _earlier_elements(headers: Headers, chain: list[str]) -> list[str]:
 
 def _node(text: str) -> str:
     """An address as the ``for`` of Forwarded has it (RFC 7239 §6): IPv6 in brackets and quotes."""
-    address = parse_node(text)
+    address = _spelled(text)
     if address is None:
         return UNKNOWN
-    return f'"[{address}]"' if address.version == 6 else str(address)
+    return f'"[{address}]"' if ":" in address else address
 
 
 def request_id(headers: Headers, trusted_peer: bool, make: Callable[[], str]) -> str:

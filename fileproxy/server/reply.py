@@ -7,7 +7,7 @@ none of these. Everything else (the writer, HEAD handling, keep-alive) stays aio
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
+import time
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
+from fileproxy.http.dates import format_date
 from fileproxy.model import Headers
 
 # Framing and connection handling are this hop's own (RFC 9112 §6, §9.6).
@@ -45,12 +46,8 @@ class Reply(web.StreamResponse):
         framed: bool = True,
         close: bool = False,
     ) -> None:
-        headers: CIMultiDict[str] = CIMultiDict()
-        for name, value in fields:
-            if name.lower() not in _OURS:
-                headers.add(name, value)
-        super().__init__(headers=headers)
-        self._set_status(status, reason)
+        headers = CIMultiDict([pair for pair in fields if pair[0].lower() not in _OURS])
+        super().__init__(status=status, reason=reason, _real_headers=headers)
         self._declared = length
         self._framed = framed
         self.close_delimited = False
@@ -104,14 +101,15 @@ class Reply(web.StreamResponse):
             headers["Connection"] = "keep-alive"
         elif not keep_alive:
             headers["Connection"] = "close"
-        headers.setdefault("Date", formatdate(usegmt=True))
+        if "Date" not in headers:
+            headers["Date"] = format_date(time.time())
         self._keep_alive = keep_alive
 
     def _head(self, request: web.BaseRequest) -> bytes:
         version = "1.1" if request.version >= HttpVersion11 else "1.0"
         lines = [f"HTTP/{version} {self.status} {self.reason}"]
         lines += [f"{name}: {value}" for name, value in self._headers.items()]
-        if any(_FORBIDDEN.search(line) for line in lines):
+        if _FORBIDDEN.search("".join(lines)):
             raise ValueError("a header holds a control character and was not sent")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
