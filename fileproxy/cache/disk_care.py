@@ -29,6 +29,7 @@ TICK_S = 1.0
 SYNC_EVERY = 10  # ticks
 FIRST_SCAN_S = 5.0
 SCAN_EVERY_S = 6 * 3600.0
+SHARED_EVERY = 64  # so small a part of the budget is written by one worker until the others, and the next start, know
 SCAN_STEP_S = 0.05  # between two subfolders
 SCRUB_PAUSE_S = 60.0  # between two passes
 CHORE_PATIENCE_S = 5.0
@@ -164,6 +165,9 @@ class DiskCare:
     def written(self, name: str, grown: int) -> None:
         """In a thread: a file of this name was written and takes ``grown`` bytes more."""
         self.usage.add(name, grown)
+        if self.usage.unshared > self._size // SHARED_EVERY:
+            with contextlib.suppress(OSError):  # the timer tries again, and tells
+                self.usage.share()
         if len(self._dirty) < _DIRTY:
             self._dirty.add(name)
 

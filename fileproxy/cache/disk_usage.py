@@ -1,8 +1,8 @@
 """How many bytes the disk tier takes, without counting files: an estimate that all workers share and a scan corrects.
 
 A file ``usage`` in the folder holds one number for each subfolder. Every worker adds its changes to it under a lock, on
-a timer; what a killed worker had not added yet is set right by a scan soon after (``disk_alive.py``). Blocking, but
-``add`` and ``total``.
+a timer and when they have become many; what a killed worker had not added yet is set right by a scan soon after
+(``disk_alive.py``). Blocking, but ``add`` and ``total``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Usage:
         self._known = [0] * 256
         self._added = [0] * 256
         self._corrected: dict[int, int] = {}
-        self._total = 0
+        self._total = self._unshared = 0
         self.scanned_at = 0.0  # since the epoch; 0 = never
 
     @property
@@ -45,6 +45,12 @@ class Usage:
             with self._lock:
                 self._added[int(name[:2], 16)] += amount
                 self._total += amount
+                self._unshared += abs(amount)
+
+    @property
+    def unshared(self) -> int:
+        """Bytes of its changes that only this worker knows: what a kill would make it forget until the next scan."""
+        return self._unshared
 
     def correct(self, subfolder: str, counted: int) -> None:
         """What a scan of one subfolder found."""
@@ -88,6 +94,7 @@ class Usage:
                 os.pwrite(descriptor, packed + crc32(packed).to_bytes(4, "little"), 0)
                 self._added = [0] * len(SUBFOLDERS)
                 self._corrected.clear()
+                self._unshared = 0
             self._known, self.scanned_at, self._total = numbers, at, sum(numbers)
 
 

@@ -533,6 +533,18 @@ async def test_the_estimate_is_shared_and_survives(tmp_path: Path) -> None:
         assert (tmp_path / "usage").stat().st_mtime_ns == before
 
 
+async def test_much_that_was_written_is_in_the_estimate_at_once(tmp_path: Path) -> None:
+    """A worker that is killed takes little of it with it, and the next one keeps the budget."""
+    clock = ManualClock()  # no timer runs
+    async with open_tier(tmp_path, size=256 * BLOCK, clock=clock) as kit:
+        await fill(kit.tier, LARGE)
+        there = Usage(str(tmp_path), writable=False)
+        there.share()
+        now = kit.tier._care.usage
+        assert now.total > 20 * BLOCK
+        assert now.total - there.total == now.unshared <= 5 * BLOCK
+
+
 async def test_a_lost_estimate_is_counted_again_in_the_background(tmp_path: Path) -> None:
     async with open_tier(tmp_path) as kit:
         await fill(kit.tier, LARGE)
