@@ -161,7 +161,7 @@ class Caching:
             key=ask.key,
             url=wire.decoded(ask.url),
             headers=wire.unpacked(ask.headers),
-            want=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id, client=ask.client),
+            wanted=Want("GET", target, wire.unpacked(ask.want), ask.authority, id=ask.id, client=ask.client),
             policy=policy,
             source=self._origin(generation, ask.upstream, writes=True),
             ranges=wire.specs_of(ask.ranges),

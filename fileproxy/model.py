@@ -22,6 +22,7 @@ from fileproxy.errors import FileProxyError
 from fileproxy.tcpinfo import NetPath
 
 Headers = tuple[tuple[str, str], ...]
+OnInterim = Callable[[int, str, Headers], None]  # told of 1xx answers: status, reason, headers
 
 
 class Fields(tuple[tuple[str, str], ...]):
@@ -316,7 +317,7 @@ class Want:
     id: str = ""  # of the ask; the parallel requests of one download have the same
     client: str = ""  # who asks (Ask.client): those who wait take turns; a fill is its first asker's
     avoid: frozenset[str] = frozenset()  # labels of mirrors that are asked only when there is no other
-    on_interim: Callable[[int, str, Headers], None] | None = None  # told of 1xx answers: status, reason, headers
+    on_interim: OnInterim | None = None
 
     @property
     def idempotent(self) -> bool:

@@ -156,7 +156,7 @@ class Filler:
             need = replace(need, key=variant_key(record.key, record.fields, need.headers))
             record = self._known(need.key) or await store.find(need.key)
             return (record if isinstance(record, Meta) else None), need, "vary-miss"
-        return record, replace(need, key=need.primary), "uri-miss"
+        return record, need if need.key == need.primary else replace(need, key=need.primary), "uri-miss"
 
     async def _entry(self, meta: Meta, need: Need) -> Entry | None:
         """The live entry of a record; None when it is of no use any more (bytes are gone that cannot be had again)."""

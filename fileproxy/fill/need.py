@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.cache.validation import CONDITIONS
-from fileproxy.fill.values import Need, Source
+from fileproxy.fill.values import Later, Need, Source
 from fileproxy.http.ranges import ranges_of
-from fileproxy.model import Ask, Want, header, header_values, without
+from fileproxy.model import Ask, Target, Want, header_values, names_any, without
 
-_FOR_ORIGIN = ("If-Match", "If-Unmodified-Since")  # RFC 9111 §4.3.2: not a cache's to judge
-_PRECONDITIONS = (*_FOR_ORIGIN, "If-None-Match", "If-Modified-Since")
+_FOR_ORIGIN = frozenset({"if-match", "if-unmodified-since"})  # RFC 9111 §4.3.2: not a cache's to judge
+_PRECONDITIONS = _FOR_ORIGIN | {"if-none-match", "if-modified-since"}
 
 
-def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, source: Source) -> Need:
+def need_of(ask: Ask, want: Want | Later, url: str, key: bytes, policy: CachePolicy, source: Source) -> Need:
     """The need of a GET or HEAD.
 
     Args:
@@ -26,21 +27,26 @@ def need_of(ask: Ask, want: Want, url: str, key: bytes, policy: CachePolicy, sou
         key=key,
         url=url,
         headers=ask.headers,
-        want=replace(want, method="GET", headers=without(want.headers, CONDITIONS), body=None),
+        wanted=Later(partial(_plain, want)),
         policy=policy,
         source=source,
         ranges=ranges_of(header_values(ask.headers, "Range")) if ask.method == "GET" else None,
-        conditional=any(header(ask.headers, name) is not None for name in _PRECONDITIONS),
-        for_origin=any(header(ask.headers, name) is not None for name in _FOR_ORIGIN),
+        conditional=names_any(ask.headers, _PRECONDITIONS),
+        for_origin=names_any(ask.headers, _FOR_ORIGIN),
         method=ask.method,
     )
 
 
-def lean(need: Need) -> Need:
-    """The same need without what only a fetch would look at: to ask again whether memory alone can answer it."""
+def _plain(want: Want | Later) -> Want:
+    want = want if isinstance(want, Want) else want()
+    return replace(want, method="GET", headers=without(want.headers, CONDITIONS), body=None)
+
+
+def lean(need: Need, target: Target) -> Need:
+    """The same need, for ``target``, without what only a fetch looks at: to ask again whether memory can answer it."""
     return replace(
         need,
         headers=tuple(pair for pair in need.headers if pair[0].lower() == "accept-encoding"),
-        want=Want("GET", need.want.target, ()),
+        wanted=Want("GET", target, ()),
         counted=False,
     )

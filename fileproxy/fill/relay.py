@@ -58,7 +58,7 @@ def lasting(answer: Answer, want: Want, source: Callable[[], Source], clock: Clo
         age_s=0.0,
     )
     plain = replace(want, headers=without(want.headers, CONDITIONS), on_interim=None)
-    need = Need(primary=b"", key=b"", url=meta.url, headers=(), want=plain, policy=CachePolicy(), source=source())
+    need = Need(primary=b"", key=b"", url=meta.url, headers=(), wanted=plain, policy=CachePolicy(), source=source())
     return replace(answer, body=LastingBody(answer.body, meta, need, (first, length), clock, counters))
 
 

@@ -42,6 +42,22 @@ class Keep(Protocol):
     def judged(self, record: Record) -> Record | None: ...
 
 
+class Later:
+    """A want that is made when it is first looked at, and then kept: most that is stored needs no fetch."""
+
+    __slots__ = ("_make", "_want")
+
+    def __init__(self, make: Callable[[], Want]) -> None:
+        self._make: Callable[[], Want] | None = make
+        self._want: Want | None = None
+
+    def __call__(self) -> Want:
+        if self._want is None:
+            assert self._make is not None
+            self._want, self._make = self._make(), None
+        return self._want
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What an ask needs of the cache, and how to fetch it when it is not there.
@@ -53,7 +69,7 @@ class Need:
     key: bytes  # the same, or that of the variant once Vary is known
     url: str  # as in Meta.url
     headers: Headers  # the client's, for Vary and request directives
-    want: Want
+    wanted: Want | Later
     policy: CachePolicy
     source: Source
     ranges: tuple[RangeSpec, ...] | None = None
@@ -61,6 +77,10 @@ class Need:
     for_origin: bool = False  # has preconditions that only an origin may judge (If-Match, If-Unmodified-Since)
     method: str = "GET"
     counted: bool = True  # False: another worker counts how its client was answered
+
+    @property
+    def want(self) -> Want:
+        return self.wanted if isinstance(self.wanted, Want) else self.wanted()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from fileproxy.fill.insist import pauses_s
 from fileproxy.fill.need import lean, need_of
 from fileproxy.fill.origin import OriginSource
 from fileproxy.fill.relay import lasting
-from fileproxy.fill.values import Need
+from fileproxy.fill.values import Later, Need
 from fileproxy.guard.policy import Rules, check
 from fileproxy.http.cache_status import CacheStatus
 from fileproxy.model import Answer, Ask, BytesBody, Meta, Target, Want, without
@@ -37,10 +37,10 @@ from fileproxy.server.deliver import Delivery
 from fileproxy.server.exchange import downstream, select, want_of
 from fileproxy.server.front import front_of
 from fileproxy.server.hints import hints
-from fileproxy.server.proof import Proof, Renew, Standing
+from fileproxy.server.proof import Proof, Standing
 from fileproxy.server.reply import Reply
 from fileproxy.server.routing import Match
-from fileproxy.server.service import Fetcher, Generation, Service
+from fileproxy.server.service import Cached, Fetcher, Generation, Service
 from fileproxy.server.trip import Trip
 
 # What a request says of one file, and not of another beside it.
@@ -121,8 +121,8 @@ async def _begun(
     sent = ask
     if compression is not None:
         ask = compression.asked(ask, compress)
-    want = want_of(ask, match.forwarded_target, settings.server.name, service.identity)
-    want = replace(want, on_interim=hints(front_of(request), ask, trip, service.counters))
+    told = hints(front_of(request), ask, trip, service.counters)
+    want = Later(partial(want_of, ask, match.forwarded_target, settings.server.name, service.identity, told))
     served = await _served(ask, match, want, generation, service)
     trip.answer, trip.how = served.answer, served.how
     body, as_ever = served.answer.body, True
@@ -168,7 +168,8 @@ async def _begun(
         )
         whole = selected.body is served.answer.body and as_ever
         if served.hit is not None and service.fast is not None and whole and verdict.until is None:
-            record, renew = served.hit
+            record, need = served.hit
+            renew = partial(_standing, service.caching, lean(need, match.forwarded_target))
             proof = Proof(ask, generation, route, reply.head, record, verdict.depends_on, renew)
             service.fast.learn(front_of(request), proof)
         return reply
@@ -181,18 +182,18 @@ class _Served(NamedTuple):
     answer: Answer
     how: str  # X-Cache
     status: CacheStatus
-    hit: tuple[Meta, Renew] | None = None  # of one block, whole and fresh in memory
+    hit: tuple[Meta, Need] | None = None  # of one block, whole and fresh in memory
     rid: bytes | None = None  # of the stored representation it is made of
 
 
-async def _served(ask: Ask, match: Match, want: Want, generation: Generation, service: Service) -> _Served:
+async def _served(ask: Ask, match: Match, want: Later, generation: Generation, service: Service) -> _Served:
     """The answer: from the cache, from a fill that others may share, or from the upstream for this ask alone."""
     route, upstream = match.route, generation.upstreams[match.route.upstream]
     policy = generation.policies[route.path, tuple(route.hosts)]
     caching = service.caching
     rest = partial(_rest, generation, service, route.upstream)
     if caching is None or policy.mode == "off" or ask.method not in ("GET", "HEAD"):
-        answer = lasting(await _fetch(upstream, want), want, rest, service.clock, service.counters)
+        answer = lasting(await _fetch(upstream, want()), want(), rest, service.clock, service.counters)
         if caching is not None and ask.method not in SAFE:
             await caching.invalidate(invalidates(ask.method, answer.status, _uri(ask), answer.headers), generation)
         return _Served(answer, "BYPASS", CacheStatus("bypass" if ask.method in ("GET", "HEAD") else "method"))
@@ -208,11 +209,10 @@ async def _served(ask: Ask, match: Match, want: Want, generation: Generation, se
         headers = (*meta.headers, ("Age", age_header(opened.age_s)))
         answer = Answer(meta.status, meta.reason, headers, opened.body, whole=opened.whole, stored=True)
         known = now is not None and ask.method == "GET" and policy.per_user is None and meta.blocks == 1
-        hit = (meta, partial(_standing, caching.filler, lean(need))) if known else None
-        return _Served(answer, opened.how, opened.status, hit, meta.rid)
+        return _Served(answer, opened.how, opened.status, (meta, need) if known else None, meta.rid)
     requested_at = service.clock.time()
-    answer = opened.answer or await _fetch(upstream, want)
-    answer = lasting(answer, want, rest, service.clock, service.counters)
+    answer = opened.answer or await _fetch(upstream, want())
+    answer = lasting(answer, want(), rest, service.clock, service.counters)
     if ask.method == "HEAD":
         await caching.filler.note_head(need, answer, requested_at)
     status = opened.status if opened.answer is not None else replace(opened.status, status=answer.status)
@@ -226,7 +226,7 @@ async def _beside(ask: Ask, generation: Generation, service: Service, suffix: st
     match = generation.routes.match(ask.host, ask.target)
     if match is None:
         raise NoRoute(f"No route serves {ask.target.path} on host {ask.host}.")
-    want = want_of(ask, match.forwarded_target, generation.settings.server.name, service.identity)
+    want = Later(partial(want_of, ask, match.forwarded_target, generation.settings.server.name, service.identity))
     return (await _served(ask, match, want, generation, service)).answer
 
 
@@ -237,8 +237,10 @@ def _rest(generation: Generation, service: Service, name: str) -> Any:
     return OriginSource(generation.upstreams[name], writes=False, block=1, clock=service.clock, ban=lambda: 0)
 
 
-def _standing(filler: Any, need: Need) -> Standing | None:
+def _standing(caching: Cached | None, need: Need) -> Standing | None:
     """How a file that the fast front knows stands now. None: it is to be served the long way."""
+    assert caching is not None
+    filler = caching.filler
     opened = filler.open_now(need)
     if opened is None or opened.how != "HIT" or (opened.entry.digest and not opened.entry.meta.verified):
         return None

@@ -21,17 +21,20 @@ from fileproxy.model import (
     Body,
     BytesBody,
     Headers,
+    OnInterim,
     Target,
     Want,
     header,
     header_values,
+    names_any,
     without,
 )
-from fileproxy.server.conditions import Decision, denies_if_range, precondition, select_ranges
+from fileproxy.server.conditions import CONDITIONS, Decision, denies_if_range, precondition, select_ranges
 from fileproxy.server.ranged import SKIP_LIMIT, Ranged, seekable, skipped
 
 # Said by ourselves (forwarding headers, Want.body, Range after parsing), or settled on this hop.
 _NOT_FORWARDED = FORWARDING | {"host", "content-length", "expect", "range"}
+_SELECTING = CONDITIONS | {"range"}
 # About the bytes of a full answer; a 304, 412 or 416 has none of them (RFC 9110 §15.4.5).
 _REPRESENTATION = frozenset({"content-length", "content-type", "content-encoding", "content-range", "accept-ranges"})
 # What we say about this trip: another proxy's before us spoke about its own (Cache-Status, a list, keeps both).
@@ -42,7 +45,7 @@ _CORS_HEADERS = frozenset(
 )
 
 
-def want_of(ask: Ask, target: Target, name: str, identity: str) -> Want:
+def want_of(ask: Ask, target: Target, name: str, identity: str, on_interim: OnInterim | None = None) -> Want:
     """The ask as an upstream gets it: end-to-end headers, Via, CDN-Loop, who asked, and a Range we understood."""
     headers = without(end_to_end(ask.headers), _NOT_FORWARDED)
     if ask.method == "GET" and (ranges := forwardable_range(header_values(ask.headers, "range"))) is not None:
@@ -58,6 +61,7 @@ def want_of(ask: Ask, target: Target, name: str, identity: str) -> Want:
         body=ask.body,
         id=ask.id,
         client=ask.client,
+        on_interim=on_interim,
     )
 
 
@@ -81,6 +85,8 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
     check_partial(ask, answer, now)
     as_it_is = Selected(answer.status, answer.reason, answer.headers, answer.body, _announced(ask, answer))
     if answer.status not in (200, 206) or ask.method not in ("GET", "HEAD"):
+        return as_it_is
+    if answer.status == 200 and not names_any(ask.headers, _SELECTING):
         return as_it_is
     local = seekable(answer.body) is not None
     decision = None

@@ -116,7 +116,7 @@ class Kit:
             key=self.meta.key,
             url=self.meta.url,
             headers=(),
-            want=Want("GET", Target("/f"), ()),
+            wanted=Want("GET", Target("/f"), ()),
             policy=AUTO,
             source=self,
         )
