@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard, runtime_checkable
 
 import msgspec
 
@@ -172,6 +172,21 @@ class Connected(Protocol):
     def nudge(self) -> None:
         """Whoever waits for the next bytes gets :class:`Nudged` at once; nothing is lost. Else nothing happens."""
         ...
+
+
+# ``isinstance`` with a Protocol costs more than most of what is done with the answer.
+
+
+def is_seekable(body: object) -> TypeGuard[Seekable]:
+    return hasattr(body, "pieces")
+
+
+def is_piping(body: object) -> TypeGuard[Piping]:
+    return hasattr(body, "piped")
+
+
+def is_connected(body: object) -> TypeGuard[Connected]:
+    return hasattr(body, "nudge") and hasattr(body, "path")
 
 
 class BytesBody:

@@ -28,12 +28,12 @@ from fileproxy.model import (
     UNKNOWN_SIZE,
     Answer,
     Body,
-    Connected,
     Headers,
     Meta,
-    Seekable,
     header,
     header_values,
+    is_connected,
+    is_seekable,
     without,
 )
 
@@ -123,7 +123,7 @@ class OriginSource:
         if answer.status == 304:
             raise BadAnswer("The upstream said that nothing has changed, but not from what.")
         verdict = storable("GET", need.headers, answer.status, answer.headers, need.policy, received_at=now)
-        if isinstance(answer.body, Seekable) or not answer.body.framed:
+        if is_seekable(answer.body) or not answer.body.framed:
             # A local file is its own cache; what only the close ends proves no end (law 2).
             return Contacted(None, answer, reason="local" if answer.body.framed else "unframed", shared=False)
         offset, size = 0, answer.body.length
@@ -205,12 +205,12 @@ class OriginSource:
         """See ``Source``."""
         body, skip = got
         lanes, shared = self._lanes, self._shared
-        if lanes is None or shared is None or lanes.most == 1 or not isinstance(body, Connected):
+        if lanes is None or shared is None or lanes.most == 1 or not is_connected(body):
             return got
         if (header(meta.headers, "Accept-Ranges") or "").lower() == "none":
             return got
         stream = Stream(
-            body,
+            got[0],
             skip,
             at,
             span.end,

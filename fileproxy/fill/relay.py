@@ -26,10 +26,10 @@ from fileproxy.model import (
     Meta,
     Piece,
     PipeSlice,
-    Piping,
-    Seekable,
     Want,
     header,
+    is_piping,
+    is_seekable,
     without,
 )
 
@@ -67,7 +67,7 @@ def _span(answer: Answer) -> tuple[int, int, int] | None:
     of the whole; None when it cannot be continued.
     """
     body = answer.body
-    if isinstance(body, Seekable) or body.length == 0:
+    if is_seekable(body) or body.length == 0:
         return None
     if answer.status == 200:
         return None if body.length is None else (0, body.length, body.length)
@@ -114,7 +114,7 @@ class LastingBody:
                 body, skip = source.stream(self._meta, self._need, (got, skip), self._position, span)
                 self._body = body
                 wholly = skip == 0 and body.length == self._end - self._position
-                async for piece in body.piped() if piped and wholly and isinstance(body, Piping) else body:
+                async for piece in body.piped() if piped and wholly and is_piping(body) else body:
                     if isinstance(piece, PipeSlice):
                         self._position += piece.length
                         yield piece

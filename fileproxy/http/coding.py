@@ -92,10 +92,10 @@ def is_compressible(content_type: str | None, types: Sequence[str]) -> bool:
     kind = content_type.partition(";")[0].strip(" \t").lower()
     if kind == "text/event-stream":  # each event is awaited
         return False
-    return any(
-        kind == one or (one.endswith("*") and kind.startswith(one[:-1])) or (one[0] == "*" and kind.endswith(one[1:]))
-        for one in types
-    )
+    for one in types:
+        if kind == one or (one[-1] == "*" and kind.startswith(one[:-1])) or (one[0] == "*" and kind.endswith(one[1:])):
+            return True
+    return False
 
 
 def may_be_coded(request: Headers, response: Headers, types: Sequence[str]) -> bool:

@@ -87,8 +87,10 @@ class ExactRequest(aiohttp.ClientRequest):
 
 def exact_head(method: str, path_query: str, headers: CIMultiDict[str]) -> bytes | None:
     """The head as bytes when aiohttp's own writer would lose some of it, else None."""
+    if _SURROGATE.search("".join([method, path_query, *headers, *headers.values()])) is None:
+        return None
     text = f"{method} {path_query} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{text}\r\n".encode("utf-8", "surrogateescape") if _SURROGATE.search(text) else None
+    return f"{text}\r\n".encode("utf-8", "surrogateescape")
 
 
 class _HeadWriter:
