@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 KIB = 1024
 # Small last segments matter more than the number of connections (measured: docs/client.md; 8 MiB over a poor link took
-# 8.43 s with 32 KiB, 8.8 with 64).
-SMALLEST = 32 * KIB
+# 8.4 s with 16 KiB, 8.8 with 64).
+SMALLEST = 16 * KIB
 LARGEST = 16 * 1024 * KIB
 AIM_S = 8.0  # a segment should not take a connection longer than this
 LEAST_S = 0.25  # nor less than this: what is asked for is worth its request

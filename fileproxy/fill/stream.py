@@ -32,7 +32,7 @@ from fileproxy.model import Body, Connected, Counters, Nudged, Piece, PipeSlice,
 from fileproxy.tasks import Tasks
 
 TICK_S = 0.1
-FEWEST_LEFT = 32 * 1024  # a smaller rest is not shared out, only asked for again when it does not come
+FEWEST_LEFT = 16 * 1024  # a smaller rest is not shared out, only asked for again when it does not come
 ANEW_S = 1.0  # a reader that waits so long while all its pumps are silent gets another one
 MOST_PUMPS = 3  # of one part; then the one that has been silent longest goes
 FAR_LATER = 2.0  # times what asking again would take: then the part the reader waits for gets help

@@ -57,7 +57,7 @@ def test_segments_cover_a_file_once_and_shrink_at_most_to_the_smallest(
 def test_a_slow_mirror_gets_short_segments() -> None:
     free = [(0, 1000 * MIB)]
     assert next_segment(free, 4, None) == (0, LARGEST)
-    assert next_segment(free, 4, 100_000.0) == (0, 25 * SMALLEST)  # eight seconds' worth
+    assert next_segment(free, 4, 100_000.0) == (0, 49 * SMALLEST)  # eight seconds' worth
 
 
 # --- who loses its connection ----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_segments_shrink_towards_the_end(size: int, connections: int, rate: floa
 
 def test_a_slow_connection_gets_short_segments_and_a_fast_one_those_that_are_worth_it() -> None:
     assert segment_length(1000 * MIB, 4, None) == LARGEST
-    assert segment_length(1000 * MIB, 4, 100_000.0) == 25 * SMALLEST  # eight seconds' worth
+    assert segment_length(1000 * MIB, 4, 100_000.0) == 49 * SMALLEST  # eight seconds' worth
     assert segment_length(8 * MIB, 16, 8.0 * MIB) == 2 * MIB  # a quarter of a second, not a 32nd of it
     assert segment_length(8 * MIB, 16, 8.0 * MIB, 0.0) == MIB // 4
     assert AIM_S > LEAST_S
@@ -74,18 +74,18 @@ def test_the_second_half_of_a_long_rest_is_taken_over() -> None:
 
 
 def test_a_short_late_rest_is_asked_for_a_second_time_but_once() -> None:
-    rests = [Rest(1000, 60_000, 1000.0, 0.0)]
+    rests = [Rest(1000, 30_000, 1000.0, 0.0)]
     found = late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB)
-    assert found == Late(0, 1000, 60_000, hedge=True)
-    shared = [Rest(1000, 60_000, 1000.0, 0.0, shared=True)]
+    assert found == Late(0, 1000, 30_000, hedge=True)
+    shared = [Rest(1000, 30_000, 1000.0, 0.0, shared=True)]
     assert late(shared, round_trip_s=0.1, rate=1e6, hedge_budget=MIB) is None
 
 
 def test_a_short_rest_that_still_comes_is_asked_for_again_only_when_far_behind() -> None:
     """On a full path a second request takes from the first: with BBR a tenth of the link brought bytes twice."""
-    anew_s = 0.1 + 60_000 / 1e5
+    anew_s = 0.1 + 30_000 / 1e5
     for times, helped in ((4.0, False), (9.0, True)):
-        rests = [Rest(0, 60_000, 60_000 / (times * anew_s), 0.0)]
+        rests = [Rest(0, 30_000, 30_000 / (times * anew_s), 0.0)]
         assert (late(rests, round_trip_s=0.1, rate=1e5, hedge_budget=MIB) is not None) == helped
 
 
@@ -125,7 +125,7 @@ def test_what_was_just_asked_is_not_late() -> None:
 
 
 def test_the_latest_is_helped_first() -> None:
-    rests = [Rest(0, 60_000, 5000.0, 0.0), Rest(MIB, MIB + 60_000, 1000.0, 0.0), Rest(2 * MIB, 2 * MIB, 1.0, 0.0)]
+    rests = [Rest(0, 30_000, 5000.0, 0.0), Rest(MIB, MIB + 30_000, 1000.0, 0.0), Rest(2 * MIB, 2 * MIB, 1.0, 0.0)]
     found = late(rests, round_trip_s=0.1, rate=1e6, hedge_budget=MIB)
     assert found is not None
     assert found.index == 1
