@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fileproxy.http.dates import last_modified_is_strong, parse_date
 from fileproxy.http.etags import ANY, parse_etag, parse_etags, strong_equal, strong_match, weak_match
 from fileproxy.http.ranges import MOST_SPANS, Span, ranges_of, resolve
-from fileproxy.model import Headers, header, header_list, header_values, names_any
+from fileproxy.model import Headers, header, header_list, header_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,6 @@ def evaluate(method: str, request_headers: Headers, response_headers: Headers, s
 
 def precondition(method: str, request_headers: Headers, response_headers: Headers, now: float) -> Decision | None:
     """Steps 1 to 4: the 412 or 304 that ends the request, or None when it goes on."""
-    if not names_any(request_headers, CONDITIONS):
-        return None
     if not _may_change(request_headers, response_headers, now):
         return Decision(412)
     if _is_known(method, request_headers, response_headers, now):

@@ -90,7 +90,7 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
         return as_it_is
     local = seekable(answer.body) is not None
     decision = None
-    if local or _validators(answer.headers):
+    if names_any(ask.headers, CONDITIONS) and (local or _validators(answer.headers)):
         decision = precondition(ask.method, ask.headers, _judged_by(answer), now)
     size = as_it_is.length
     if decision is None and answer.status == 200 and size is not None and not answer.whole:
