@@ -36,7 +36,8 @@ RESPONSE = (
     ("Content-Length", str(100 * MIB)),
     ("ETag", '"5eed-6400000"'),
     ("Last-Modified", "Tue, 01 Dec 2026 10:00:00 GMT"),
-    ("Cache-Control", 'public, max-age=3600, s-maxage=7200, stale-while-revalidate=60, stale-if-error=86400, x="y"'),
+    ("Cache-Control", "public, max-age=3600, s-maxage=7200"),  # two lines: what one line said is remembered
+    ("Cache-Control", 'stale-while-revalidate=60, stale-if-error=86400, x="y"'),
     ("Vary", "Accept-Encoding"),
 )
 PART = (
