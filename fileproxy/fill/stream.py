@@ -28,11 +28,13 @@ from fileproxy.errors import ConnectRefused, FileChanged, FileProxyError, Shed, 
 from fileproxy.fill.lanes import Lanes
 from fileproxy.fill.parts import NoParts
 from fileproxy.fill.pumps import Part, Pump
-from fileproxy.model import Body, Connected, Counters, Nudged, Piece, PipeSlice, Piping
+from fileproxy.model import Body, Connected, Counters, Nudged, Piece, PipeSlice, is_connected, is_piping
 from fileproxy.tasks import Tasks
 
 TICK_S = 0.1
+SHARED_FROM = 128 * 1024  # a smaller file is not shared out from its beginning
 FEWEST_LEFT = 16 * 1024  # a smaller rest is not shared out, only asked for again when it does not come
+MEASURED_FROM = 32 * 1024  # what brought less tells more of the round trip than of the rate
 ANEW_S = 1.0  # a reader that waits so long while all its pumps are silent gets another one
 MOST_PUMPS = 3  # of one part; then the one that has been silent longest goes
 FAR_LATER = 2.0  # times what asking again would take: then the part the reader waits for gets help
@@ -121,7 +123,7 @@ class Stream:
     def piped(self) -> AsyncIterator[Piece | PipeSlice]:
         """See ``model.Piping``: as long as one connection is enough, and all of its answer is wanted."""
         body: object = self._body
-        if isinstance(body, Piping) and not self._skip and getattr(body, "length", None) == self.length:
+        if is_piping(body) and not self._skip and getattr(body, "length", None) == self.length:
             self._pieces = body.piped()
         return _Piped(self)
 
@@ -135,7 +137,7 @@ class Stream:
         if not self._begun:
             self._begun = True
             lanes, now = self._lanes, self._clock.now()
-            if lanes.remembered(now) > 1 and lanes.may_add(1) and self._end - self.at > 2 * FEWEST_LEFT:
+            if lanes.remembered(now) > 1 and lanes.may_add(1) and self._end - self.at > SHARED_FROM:
                 self._share_out()  # one connection was too slow before
         if self._parts is None and (piece := await self._from_one()) is not None:
             return piece
@@ -517,7 +519,7 @@ class Stream:
         if pump in pump.part.pumps:
             pump.part.pumps.remove(pump)
         rate = pump.rate(now)
-        if rate is not None and pump.mirror and pump.came >= FEWEST_LEFT // 2:
+        if rate is not None and pump.mirror and pump.came >= MEASURED_FROM:
             self._lanes.measured(pump.mirror, rate, now)
         self._count()
         if not self._closed:
@@ -581,4 +583,4 @@ class _Piped:
 
 def _connected(body: object) -> Connected | None:
     """The body, if it arrives over a connection of its own."""
-    return body if isinstance(body, Connected) else None
+    return body if is_connected(body) else None
