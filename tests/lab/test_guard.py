@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import guard
 from benchmarks.guard import BLOCKS_AT_LEAST, COUNTS, PATHS, TOLERANCE, Cost, judge, read, write
 from tests.clients import program
 from tests.service import ROOT
@@ -31,6 +32,23 @@ def test_no_path_costs_more_than_is_committed() -> None:
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f"\n{path} " in done.stdout for path in PATHS)
+
+
+def test_what_seems_worse_is_walked_again_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, usual, unlucky = list[Path](), Cost(100, 0.0, 0.0), Cost(130, 0.0, 0.0)
+
+    def count(times: int, root: Path) -> dict[str, Cost]:
+        folders.append(root)
+        return {"hit": usual if len(folders) == 2 else unlucky}
+
+    monkeypatch.setattr(guard, "count", count)
+    assert guard.least({"hit": usual}, {"hit": usual}, 1) == {"hit": usual}
+    assert not folders
+    assert guard.least({"hit": unlucky}, {"hit": usual}, 1) == {"hit": usual}
+    assert len(set(folders)) == 2
+    folders.clear()
+    monkeypatch.setattr(guard, "count", lambda times, root: {"hit": unlucky})
+    assert guard.least({"hit": unlucky}, {"hit": usual}, 1) == {"hit": unlucky}  # it is worse wherever it stands
 
 
 @settings(deadline=None)
