@@ -340,7 +340,7 @@ class Store:
             else:
                 stored += await self._runs.write_run(meta, first, [job.data for job in jobs])
             for job, there in zip(jobs, stored, strict=True):
-                if not there and not self._in_memory(job):
+                if not there and not self._memory_takes(job):
                     job.lost(job.index)
         finally:
             for job in jobs:
@@ -349,8 +349,8 @@ class Store:
                     del self._pending[name]
                 self._pending_bytes -= len(job.data)
 
-    def _in_memory(self, job: _Write) -> bool:
-        """Whether memory has, or takes, what did not get to disk."""
+    def _memory_takes(self, job: _Write) -> bool:
+        """Put into memory what did not get to disk. False: there is no room, and it is nowhere."""
         if job.large:
             return self.memory.write_now(job.meta, job.index, job.data)
         return job.index in self.memory.held_now(job.meta)

@@ -9,14 +9,13 @@ from fileproxy.cache.storing import stored_headers
 from fileproxy.http.cache_control import response_directives
 from fileproxy.http.dates import last_modified_is_strong
 from fileproxy.http.etags import parse_etag, strong_equal, weak_equal
+from fileproxy.http.fields import PRECONDITIONS
 from fileproxy.model import Headers, header, header_values, without
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that change nothing (RFC 9110 §9.2.1). Unknown ones count as unsafe (§4.4)."""
 
-CONDITIONS = frozenset(
-    {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"}
-)  # fmt: skip
+CONDITIONS = PRECONDITIONS | {"if-range", "range"}
 """Request fields of the client's own that a fill or revalidation leaves out (law 6); we evaluate them (§4.3.2)."""
 
 # What the stored bytes are, and what was proved about them, does not change by a 304 (§3.2). The stored ETag is the one

@@ -8,11 +8,11 @@ from functools import partial
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.cache.validation import CONDITIONS
 from fileproxy.fill.values import Later, Need, Source
+from fileproxy.http.fields import PRECONDITIONS
 from fileproxy.http.ranges import ranges_of
 from fileproxy.model import Ask, Target, Want, header_values, names_any, without
 
 _FOR_ORIGIN = frozenset({"if-match", "if-unmodified-since"})  # RFC 9111 §4.3.2: not a cache's to judge
-_PRECONDITIONS = _FOR_ORIGIN | {"if-none-match", "if-modified-since"}
 
 
 def need_of(ask: Ask, want: Want | Later, url: str, key: bytes, policy: CachePolicy, source: Source) -> Need:
@@ -31,7 +31,7 @@ def need_of(ask: Ask, want: Want | Later, url: str, key: bytes, policy: CachePol
         policy=policy,
         source=source,
         ranges=ranges_of(header_values(ask.headers, "Range")) if ask.method == "GET" else None,
-        conditional=names_any(ask.headers, _PRECONDITIONS),
+        conditional=names_any(ask.headers, PRECONDITIONS),
         for_origin=names_any(ask.headers, _FOR_ORIGIN),
         method=ask.method,
     )

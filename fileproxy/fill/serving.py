@@ -31,7 +31,7 @@ class PeerServer:
 
     ``need_of`` makes the need of an ask, with this worker's own source; None when it knows no such route (its settings
     are of another generation): then the connection is closed, and the asking worker helps itself. What is on its way to
-    one of them is never more than a window of ``windows``.
+    one of them is bounded by a window of ``windows`` (the kernel counts its own overhead on top).
     """
 
     def __init__(self, filler: Filler, need_of: NeedOf, tasks: Tasks, windows: Windows) -> None:

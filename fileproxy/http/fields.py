@@ -21,6 +21,9 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
+# Fields that make an ask conditional (RFC 9110 §13.1.1 to §13.1.4); If-Range is about the range alone.
+PRECONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-unmodified-since"})
+
 # Fields meant for every recipient. Naming one in Connection is forbidden (RFC 9110 §7.6.1), and obeying it would let a
 # client take away what the origin, a guard or a cache decides by: a proxy's X-Forwarded-For, the Range of a resume, the
 # length of a body, the Vary of an answer. Such options are not obeyed; every other named field is removed.

@@ -23,7 +23,6 @@ class Decision:
 
 
 _WHOLE = Decision(200)
-CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-unmodified-since"})
 
 
 def evaluate(method: str, request_headers: Headers, response_headers: Headers, size: int, now: float) -> Decision:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fileproxy.errors import BadAnswer
 from fileproxy.http.cache_status import CacheStatus, with_cache_status
-from fileproxy.http.fields import end_to_end
+from fileproxy.http.fields import PRECONDITIONS, end_to_end
 from fileproxy.http.forwarded import FORWARDING, forwarding_headers
 from fileproxy.http.multipart import byteranges
 from fileproxy.http.ranges import format_content_range, forwardable_range, parse_content_range, parse_ranges, resolve
@@ -29,12 +29,12 @@ from fileproxy.model import (
     names_any,
     without,
 )
-from fileproxy.server.conditions import CONDITIONS, Decision, denies_if_range, precondition, select_ranges
+from fileproxy.server.conditions import Decision, denies_if_range, precondition, select_ranges
 from fileproxy.server.ranged import SKIP_LIMIT, Ranged, seekable, skipped
 
 # Said by ourselves (forwarding headers, Want.body, Range after parsing), or settled on this hop.
 _NOT_FORWARDED = FORWARDING | {"host", "content-length", "expect", "range"}
-_SELECTING = CONDITIONS | {"range"}
+_SELECTING = PRECONDITIONS | {"range"}
 # About the bytes of a full answer; a 304, 412 or 416 has none of them (RFC 9110 §15.4.5).
 _REPRESENTATION = frozenset({"content-length", "content-type", "content-encoding", "content-range", "accept-ranges"})
 # What we say about this trip: another proxy's before us spoke about its own (Cache-Status, a list, keeps both).
@@ -90,7 +90,7 @@ def select(ask: Ask, answer: Answer, now: float) -> Selected:
         return as_it_is
     local = seekable(answer.body) is not None
     decision = None
-    if names_any(ask.headers, CONDITIONS) and (local or _validators(answer.headers)):
+    if names_any(ask.headers, PRECONDITIONS) and (local or _validators(answer.headers)):
         decision = precondition(ask.method, ask.headers, _judged_by(answer), now)
     size = as_it_is.length
     if decision is None and answer.status == 200 and size is not None and not answer.whole:
