@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import socket
 import traceback
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from fileproxy.model import Counters
 from fileproxy.pacing import Pacing
 from fileproxy.process import worked_s
 from fileproxy.reports import Reports
+from fileproxy.server.acceptor import Acceptor, Listening
 from fileproxy.server.compress import Compression
 from fileproxy.server.connections import Connections, FrontPolicy
 from fileproxy.server.cors import RouteCors
@@ -54,7 +56,7 @@ LAG_SAMPLE_S = 0.1
 
 
 class House:
-    """One worker's rooms. The worker drives it: open, protocol …, apply …, drain, close.
+    """One worker's rooms. The worker drives it: open, accept_from …, apply …, drain, close.
 
     Args:
         settings: the first generation; must be valid.
@@ -192,6 +194,7 @@ class House:
             fast=self._service.fast,
             tune=self._tune,
         )
+        self._acceptor = Acceptor(self._connections) if settings.server.fast and hasattr(select, "epoll") else None
         self._pacing.tell()
         self._tasks.start(self._pacing.run(), "pacing")
         self._tasks.start(self._watch_load(), "load")
@@ -202,13 +205,19 @@ class House:
         """A new client connection (the factory of ``loop.create_server``)."""
         return self._connections()
 
-    def prepare_listener(self, listener: socket.socket) -> dict[str, str]:
-        """Set the TCP options on a listening socket; accepted ones inherit them. Returns what was refused, and why."""
+    async def accept_from(self, listener: socket.socket, backlog: int) -> Listening | asyncio.Server:
+        """Serve who connects to a socket, until what is returned is closed."""
+        self._prepare(listener)
+        if self._acceptor is not None:
+            return self._acceptor.listen(listener)
+        return await asyncio.get_running_loop().create_server(self.protocol, sock=listener, backlog=backlog)
+
+    def _prepare(self, listener: socket.socket) -> None:
+        """Set the TCP options on a listening socket; accepted ones inherit them."""
         options = resolve.sockets(self._first_settings.profile, self._first_settings.server.sockets)
         refused = {} if options is None or listener.family == socket.AF_UNIX else sockets.apply(listener, options)
         for name, why in refused.items():
             self._logs.event("warning", "socket option refused", option=name, detail=why)
-        return refused
 
     async def apply(self, settings: Settings, generation: int) -> None:
         """Take over a newer configuration; running requests keep theirs. On an error nothing has changed."""
@@ -251,6 +260,8 @@ class House:
         self._service.cutting = True
         self._pacing.close()
         await self._connections.close()
+        if self._acceptor is not None:
+            await self._acceptor.close()
         if self._service.fast is not None:
             self._service.fast.close()
         self._service.current.retire()

@@ -21,6 +21,7 @@ from fileproxy.observe.slots import Slots
 from fileproxy.observe.table import TABLE
 from fileproxy.reports import COUNTERS
 from fileproxy.server.listeners import listen
+from fileproxy.server.worker import Closes
 from fileproxy.settings import Settings, schema
 from tests.clients import Connection, Got, fetch
 
@@ -151,7 +152,7 @@ class Running:
         self.lines = Lines()
         self.house: House
         self.port = 0
-        self._server: asyncio.Server
+        self._server: Closes
 
     async def open(self) -> None:
         self.house = House(
@@ -165,11 +166,9 @@ class Running:
         await self.house.open()
         if (fast := self.house._service.fast) is not None:
             self.counts.settle = self.lines.settle = fast.settle
-        loop = asyncio.get_running_loop()
         listener = listen("127.0.0.1", 0, 2048)[0]
-        self.house.prepare_listener(listener)
         self.port = listener.getsockname()[1]
-        self._server = await loop.create_server(self.house.protocol, sock=listener, backlog=2048)
+        self._server = await self.house.accept_from(listener, 2048)
 
     async def close(self) -> None:
         self._server.close()

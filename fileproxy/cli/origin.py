@@ -93,7 +93,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket], uvloop_enable
     await house.open()
     try:
         backlog = settings.server.backlog
-        servers = [await loop.create_server(house.protocol, sock=sock, backlog=backlog) for sock in sockets]
+        servers = [await house.accept_from(sock, backlog) for sock in sockets]
         await leave.wait()
         for server in servers:
             server.close()

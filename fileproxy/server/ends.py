@@ -36,10 +36,14 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
 class Phase(enum.Enum):
-    """Where a connection stands. IDLE → HEAD → SERVING → IDLE …, and from each of them → LINGERING → CLOSING → GONE."""
+    """Where a connection stands. IDLE → HEAD → SERVING → IDLE …, and from each of them → LINGERING → CLOSING → GONE.
+
+    Once in its life IDLE or HEAD → MOVING → IDLE.
+    """
 
     IDLE = "at a clean boundary: all that came was handed on and answered"
     HEAD = "part of a head has come"
+    MOVING = "a head has come that is not known; the connection is on its way from the acceptor to the loop"
     SERVING = "a request was handed on; its answer has not ended, or its body has not been read to its end"
     LINGERING = "our last byte is written; what still comes is thrown away"
     CLOSING = "closed, perhaps with bytes still to flush"

@@ -8,8 +8,8 @@ Laws kept here:
 * A head that is known word for word may be answered without all that (``fast.py``), but only at a clean boundary, in
   its turn, and only while the client takes what is written and the worker is not leaving.
 
-A connection that never sent anything but such heads is this object and its transport; the handler is made with the
-first request that is handed on.
+A connection that never sent anything but such heads is this object and a descriptor (``acceptor.py``); the loop's
+transport and the handler are made with the first request that is handed on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import cast
 from aiohttp import web
 
 from fileproxy.http.problem import CONTENT_TYPE, problem
+from fileproxy.server.acceptor import Bare
 from fileproxy.server.ends import LINGER_BYTES, Ends, Phase, error_answer
 from fileproxy.server.framing import BodyScanner, scanner
 from fileproxy.server.heads import BadHead, check_head, check_partial, head_end, without_upgrade
@@ -96,6 +97,12 @@ class Front(Ends):
             self._at = 0
             self._advance()
 
+    def moved(self) -> None:
+        """The transport is the loop's now: serve what made it so."""
+        if self.phase is Phase.MOVING:
+            self.phase = Phase.IDLE
+            self._advance()
+
     def eof_received(self) -> bool:
         """Half-close: who waits for an answer gets it (within ``server.half_close_grace``); True keeps it open."""
         self._eof = True
@@ -129,6 +136,13 @@ class Front(Ends):
                 self._wait_for_head()
                 break
             raw = self._held[self._at : end]
+            if self.phase is Phase.IDLE and self._answer_known(raw):
+                self._forget(end)
+                continue
+            if isinstance(self.transport, Bare):
+                self.phase = Phase.MOVING
+                self.transport.move()
+                return
             self._forget(end)
             self._begin(raw)
         if self._eof and self.phase in (Phase.IDLE, Phase.HEAD):
@@ -167,8 +181,6 @@ class Front(Ends):
         All before it was handed on and ended exactly where it begins, the handler is idle, and bytes behind it are
         held.
         """
-        if self.phase is Phase.IDLE and self._answer_known(raw):
-            return
         now = self._connections.clock.now()
         try:
             head = check_head(raw, self._connections.policy.head, now)

@@ -54,14 +54,18 @@ class Plan:
     started_at: float  # seconds since the epoch
 
 
+class Closes(Protocol):
+    """What accepts, until it is closed."""
+
+    def close(self) -> None: ...
+
+
 class Housing(Protocol):
     """The house as its worker sees it (``app.House``, and the logs that belong to it)."""
 
     async def open(self) -> None: ...
 
-    def protocol(self) -> asyncio.Protocol: ...
-
-    def prepare_listener(self, listener: socket.socket) -> object: ...
+    async def accept_from(self, listener: socket.socket, backlog: int) -> Closes: ...
 
     async def apply(self, settings: Settings, generation: int) -> None: ...
 
@@ -156,15 +160,13 @@ class Worker(base.Worker):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         tasks = Tasks(household.failed)
         settings, generation = self.plan.settings, self.plan.generation
-        servers: list[asyncio.Server] = []
+        servers: list[Closes] = []
         try:
             tasks.start(self._heartbeat(), "heartbeat")
             await house.open()
             for listener in self.sockets:
                 sock: socket.socket = getattr(listener, "sock", listener)  # gunicorn wraps its own
-                house.prepare_listener(sock)
-                backlog = settings.server.backlog
-                servers.append(await loop.create_server(house.protocol, sock=sock, backlog=backlog))
+                servers.append(await house.accept_from(sock, settings.server.backlog))
             self.booted = True
             self.log.say = household.say
             self.app.masters.let_go()

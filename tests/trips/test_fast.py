@@ -706,6 +706,7 @@ async def test_what_watchers_ask_is_answered_counted_and_logged_as_always(play: 
         gots = [await one.get(*lines, path=path) for lines in ((), (), (STRANGER,), (), (STRANGER,))]
         assert one.known == (3 if switch == "on" else 0)
         bodies = [json.loads(got.body) for got in gots]
+        await one.running.counts.wait_for(lambda: one.running.counts["connections.open"] == 0)  # noqa: B023
         logged = one.running.lines.access_lines
         assert [got.get("x-request-id") for got in gots] == [line["id"] for line in logged]
         answers.append(
