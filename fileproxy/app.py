@@ -195,6 +195,7 @@ class House:
             tune=self._tune,
         )
         self._acceptor = Acceptor(self._connections) if settings.server.fast and hasattr(select, "epoll") else None
+        self._connections.acceptor = self._acceptor
         self._pacing.tell()
         self._tasks.start(self._pacing.run(), "pacing")
         self._tasks.start(self._watch_load(), "load")

@@ -4,9 +4,9 @@ For an answer of the fast front a loop's transport costs more than the answer: i
 nobody needs, and is told of each read through three layers. So where the kernel has epoll(7), connections are accepted,
 read and written by their descriptors. They wait on an epoll of ours, which the loop watches like one socket.
 
-A connection whose request is not known, or that does not take at once what is written to it, moves to the loop for
-good: its front stays the same, its transport becomes the loop's (:meth:`Bare.move`). What was read is held by the front
-meanwhile, and nothing more is read, so that no byte can overtake another.
+A connection whose request is not known, or that does not take at once what is written to it, moves to the loop: its
+front stays the same, its transport becomes the loop's (:meth:`Bare.move`). What was read is held by the front meanwhile
+and nothing more is read, so that no byte can overtake another. Once it has needed no handler for a while it comes back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from fileproxy.server.sendfile import descriptor_of
+
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
 
@@ -30,7 +32,7 @@ _IN = getattr(select, "EPOLLIN", 0)
 
 
 class Acceptor:
-    """The listening sockets of a worker, and the connections that were not moved. ``make`` makes a front."""
+    """The listening sockets of a worker, and the connections that wait here. ``make`` makes a front."""
 
     def __init__(self, make: Callable[[], Front]) -> None:
         self._make = make
@@ -135,6 +137,20 @@ class Acceptor:
         self._moves.add(task)
         task.add_done_callback(self._moves.discard)
 
+    def take_back(self, front: Front) -> None:
+        """Carry a connection that the loop carried until now, and that rests."""
+        transport = front.transport
+        if not front.resting or (owned := descriptor_of(transport)) is None:
+            return
+        descriptor = os.dup(owned)
+        family = transport.get_extra_info("socket").family
+        one = Bare(self, front, descriptor, family, transport.get_extra_info("peername"))
+        transport.set_protocol(asyncio.Protocol())
+        transport.abort()  # its descriptor alone is closed: the connection has another
+        front.carried_by(one)
+        self._bare[descriptor] = one
+        self._poll.register(descriptor, _IN)
+
     async def _move(self, one: Bare) -> None:
         sock = one.as_socket()
         sock.setblocking(False)
@@ -205,8 +221,7 @@ class Bare(asyncio.Transport):
     def arrive(self, transport: asyncio.Transport) -> None:
         """It has moved: do on the loop's transport what was asked for meanwhile."""
         front = self.front
-        front.transport = transport
-        front.socket = None
+        front.carried_by(transport)
         if self._aborted:
             transport.abort()
             return
@@ -220,7 +235,7 @@ class Bare(asyncio.Transport):
             transport.write_eof()
         if not self._reading:
             transport.pause_reading()
-        front.moved()
+        front.go_on()
 
     # --- what the front calls -------------------------------------------------------------------------------------
 

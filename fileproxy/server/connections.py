@@ -10,12 +10,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from aiohttp import web
 
 from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Counters
+from fileproxy.server.acceptor import Acceptor
 from fileproxy.server.fast import Fast
 from fileproxy.server.front import Front
 from fileproxy.server.heads import HeadLimits
@@ -25,6 +27,7 @@ from fileproxy.settings.schema import Settings
 
 SWEEP_S = 1.0
 RESERVE = 64  # descriptors kept free for files, logs and upstream connections that are being opened
+RESTS = 32  # connections that go back to the acceptor in a turn of the loop
 TOLD = 32  # connections that are turned away with an answer at a time; more are reset
 
 
@@ -100,6 +103,8 @@ class Connections:
         self._per_client: dict[str, int] = {}  # a Counter takes twice as long
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
+        self.acceptor: Acceptor | None = None  # has connections that rest
+        self._resting: list[Front] = []
 
     def __call__(self) -> Front:
         return Front(self)
@@ -162,6 +167,26 @@ class Connections:
             self._per_client[front.peer] = left
         else:
             del self._per_client[front.peer]
+
+    def rests(self, front: Front) -> None:
+        """Its handler was let go."""
+        if self.acceptor is not None:
+            if not self._resting:
+                self._loop.call_soon(self._let_rest)
+            self._resting.append(front)
+
+    def _let_rest(self) -> None:
+        """Some in each turn of the loop: the sweep finds many at once."""
+        some, self._resting = self._resting[:RESTS], self._resting[RESTS:]
+        for front in some:
+            cast(Acceptor, self.acceptor).take_back(front)
+        if self._resting:
+            self._loop.call_soon(self._let_rest)
+
+    def carried(self, front: Front) -> None:
+        """Its transport is another."""
+        if (pace := self._paces.get(front)) is not None:
+            pace.transport = front.transport
 
     def handler(self, front: Front, transport: Tap) -> Serving:
         """The aiohttp handler of a connection's first request, or of one after a rest."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 2.0  # how long input is thrown away after our last byte
 LINGER_BYTES = 1024 * 1024  # and how much of it
-REST_S = 1.0  # an idle connection keeps its handler so long: it weighs five times the rest, and is soon made anew
+REST_S = 1.0  # a handler that served nothing for so long goes: it weighs five times the rest, and is soon made anew
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
@@ -58,7 +58,8 @@ class Ends(asyncio.Protocol):
 
     __slots__ = (
         "_answered", "_at", "_body", "_body_held", "_body_started", "_body_taken", "_buffered", "_connections", "_eof",
-        "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_served", "_since", "_thrown_away",
+        "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_rested_at", "_served", "_since",
+        "_thrown_away",
         "block", "ending", "head", "peer", "phase", "raw", "socket", "transport", "written",
     )  # fmt: skip
 
@@ -77,6 +78,7 @@ class Ends(asyncio.Protocol):
         self._handler: Serving | None = None
         self._held = b""  # came, but not handed on
         self._at = 0  # where in it the next request begins
+        self._rested_at = 0.0  # when the handler had nothing more to do
         self._since = 0.0  # when the phase began, or when bytes last made progress in it
         self._body: BodyScanner | None = None  # of the request being served, until its end
         self._body_held = False  # the handler reads no more of it for now
@@ -162,6 +164,10 @@ class Ends(asyncio.Protocol):
         """Pause or resume the transport's reading, as is right now."""
         raise NotImplementedError
 
+    def _rest(self) -> None:
+        """Let the handler go."""
+        raise NotImplementedError
+
     # --- once a second --------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
@@ -179,16 +185,19 @@ class Ends(asyncio.Protocol):
                 self._close()
             elif self._connections.draining:
                 self.drain()
-            elif self._handler is not None and now - self._since >= REST_S:
-                self._handler.retire()
-                self._handler = None
-                del self.head
+            elif self._handler is not None and now - self._rested_at >= REST_S:
+                self._rest()
         elif self.phase is Phase.HEAD:
             if now - self._since >= policy.head_timeout:
                 detail = f"The request head did not come within {policy.head_timeout:g} s."
                 self._refuse(BadHead(408, detail, ending="head_timeout"))
         elif self.phase is Phase.LINGERING and now - self._since >= LINGER_S:
             self._close()
+
+    @property
+    def resting(self) -> bool:
+        """At a clean boundary, with all written and no handler: whoever carries the connection may change."""
+        return self.phase is Phase.IDLE and self._handler is None and not self.transport.get_write_buffer_size()
 
     def _sweep_serving(self, now: float) -> None:
         policy = self._connections.policy

@@ -97,7 +97,12 @@ class Front(Ends):
             self._at = 0
             self._advance()
 
-    def moved(self) -> None:
+    def carried_by(self, transport: asyncio.Transport) -> None:
+        """From now on that is the connection's transport."""
+        self.transport, self.socket = transport, None
+        self._connections.carried(self)
+
+    def go_on(self) -> None:
         """The transport is the loop's now: serve what made it so."""
         if self.phase is Phase.MOVING:
             self.phase = Phase.IDLE
@@ -255,7 +260,7 @@ class Front(Ends):
             and not (self._body_held or self._last)
         ):
             self.phase = Phase.IDLE
-            self._since = self._connections.clock.now()
+            self._since = self._rested_at = self._connections.clock.now()
             self._buffered = 0
             self._advance()
 
@@ -273,6 +278,13 @@ class Front(Ends):
                 self._since = self._connections.clock.now()
                 self._body_taken = 0
             self.transport.resume_reading()
+
+    def _rest(self) -> None:
+        if self._handler is not None:
+            self._handler.retire()
+            self._handler = None
+            del self.head
+            self._connections.rests(self)
 
     # --- what the aiohttp side calls ------------------------------------------------------------------------------
 

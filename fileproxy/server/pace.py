@@ -52,11 +52,11 @@ class Granted:
 class ClientPace:
     """Of one connection. ``write``: the most bytes of one write to it; None = pieces as they come."""
 
-    __slots__ = ("_granted", "_last", "_look", "_system", "_transport", "_unsent", "path", "shut", "write")
+    __slots__ = ("_granted", "_last", "_look", "_system", "_unsent", "path", "shut", "transport", "write")
 
     def __init__(self, transport: asyncio.Transport, granted: Granted, look: Callable[[ClientPace], None]) -> None:
         self._look = look
-        self._transport = transport
+        self.transport = transport
         self._granted = granted
         self._last: TcpInfo | None = None
         self._system: str | None = None  # the congestion control it had before it got BBR
@@ -74,7 +74,7 @@ class ClientPace:
         if not policy.adapts:
             self._put_back()
             return
-        info = tcpinfo.of_transport(self._transport)
+        info = tcpinfo.of_transport(self.transport)
         if info is None:
             return
         quality = self.path.take(between(self._last, info), now)
@@ -96,7 +96,7 @@ class ClientPace:
     def _take_bbr(self) -> None:
         if "congestion" in self._granted.refused:
             return
-        sock = self._transport.get_extra_info("socket")
+        sock = self.transport.get_extra_info("socket")
         before = sockets.congestion(sock)
         self._system = before or ""
         if before == BBR:
@@ -111,22 +111,22 @@ class ClientPace:
     def _limit_unsent(self, unsent: int) -> None:
         if unsent == self._unsent:
             return
-        sock = self._transport.get_extra_info("socket")
+        sock = self.transport.get_extra_info("socket")
         if sockets.set_notsent_lowat(sock, unsent) is None:
             self._unsent = unsent
             if self._system is not None:
                 self._granted.newest = sockets.granted(sock)
 
     def _put_congestion_back(self) -> None:
-        if self._system is not None and not self._transport.is_closing():
+        if self._system is not None and not self.transport.is_closing():
             before, self._system = self._system, None
             if before and before != BBR:
-                sockets.set_congestion(self._transport.get_extra_info("socket"), before)
+                sockets.set_congestion(self.transport.get_extra_info("socket"), before)
 
     def _put_back(self) -> None:
         self.write, self.shut = None, False
         self._put_congestion_back()
-        if self._unsent != controller.UNLIMITED and not self._transport.is_closing():
+        if self._unsent != controller.UNLIMITED and not self.transport.is_closing():
             self._limit_unsent(controller.UNLIMITED)
 
     def report(self) -> dict[str, Any]:

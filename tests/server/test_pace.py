@@ -183,7 +183,7 @@ async def test_the_profile_is_switched_under_a_running_download(
             return pace.write
 
         assert writes() == 32 * 1024
-        sock = pace._transport.get_extra_info("socket")
+        sock = pace.transport.get_extra_info("socket")
         before = sockets.granted(sock)["notsent_lowat"]
         assert before == 512 * 1024
         await running.house.apply(running.settings.model_copy(update={"profile": "baseline"}), 1)
