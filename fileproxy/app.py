@@ -94,6 +94,7 @@ class House:
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._granted: dict[str, Any] | None = None
         self._draining = False
+        self._acceptor: Acceptor | None = None  # None: the loop accepts
 
     # --- the worker's verbs -------------------------------------------------------------------------------------------
 
@@ -194,8 +195,9 @@ class House:
             fast=self._service.fast,
             tune=self._tune,
         )
-        self._acceptor = Acceptor(self._connections) if settings.server.fast and hasattr(select, "epoll") else None
-        self._connections.acceptor = self._acceptor
+        if settings.server.fast and hasattr(select, "epoll"):
+            self._acceptor = Acceptor(self._connections, self._service.fast.turn)
+            self._connections.acceptor = self._acceptor
         self._pacing.tell()
         self._tasks.start(self._pacing.run(), "pacing")
         self._tasks.start(self._watch_load(), "load")

@@ -26,16 +26,25 @@ if TYPE_CHECKING:
 
 ACCEPTS = 16  # connections taken at a time: then those that are here get their turn
 EVENTS = 256  # looked at in a turn of the loop
-READ = 8192  # bytes of one read: larger heads come in parts
+ROUNDS = 4  # of such looks, while at least so many had something: the loop takes its time for each turn
+FEW = 4
+FIRST = 960  # bytes of a connection's first read: most heads, and what malloc(3) has at hand
+READ = 4096  # of the others
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor or memory to give
 _IN = getattr(select, "EPOLLIN", 0)
+_WATCH = _IN | getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLET", 0)  # told once for all that has come
 
 
 class Acceptor:
-    """The listening sockets of a worker, and the connections that wait here. ``make`` makes a front."""
+    """The listening sockets of a worker, and the connections that wait here.
 
-    def __init__(self, make: Callable[[], Front]) -> None:
+    ``make`` makes a front. ``turn(True)`` is called between a look at what has come and serving it, ``turn(False)`` after
+    the last one.
+    """
+
+    def __init__(self, make: Callable[[], Front], turn: Callable[[bool], None]) -> None:
         self._make = make
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._poll = select.epoll()
         self._listeners: dict[int, socket.socket] = {}
@@ -72,18 +81,61 @@ class Acceptor:
     # --- what comes -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """A turn: read what has come, accept who is waiting."""
-        bare = self._bare
-        for descriptor, _ in self._poll.poll(0, EVENTS):
-            if (one := bare.get(descriptor)) is not None:
-                self._read(one)
-            elif (listener := self._listeners.get(descriptor)) is not None:
-                self._accept(listener)
-
-    def _read(self, one: Bare) -> None:
+        """Serve what has come and accept who is waiting, some rounds of it."""
         try:
-            one.read()
-        except Exception as error:  # a bug of ours: named, and this connection's end alone
+            for _ in range(ROUNDS):
+                events = self._poll.poll(0, EVENTS)
+                self._turn(True)
+                self._serve(events)
+                if len(events) < FEW:
+                    break
+        finally:
+            self._turn(False)
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        get, read = self._bare.get, os.read
+        for descriptor, event in events:
+            one = get(descriptor)
+            if one is None:
+                if (listener := self._listeners.get(descriptor)) is not None:
+                    self._accept(listener)
+                continue
+            try:
+                data = read(descriptor, FIRST)
+                if len(data) == FIRST:
+                    data += one.more()
+                if data:
+                    one.received(data)
+                    if event == _IN and len(data) < FIRST + READ:
+                        continue  # the kernel has no more of it, and tells when it has
+            except BlockingIOError:
+                continue
+            except Exception as error:
+                self._failed(one, error)
+                continue
+            self._read_on(one, ended=not data)
+
+    def _read_on(self, one: Bare, *, ended: bool) -> None:
+        """There may be more, of which the kernel does not tell again."""
+        try:
+            while self._bare.get(one.descriptor) is one and one.is_reading():
+                if ended:
+                    one.ended()
+                    return
+                data = os.read(one.descriptor, READ)
+                if data:
+                    one.received(data)
+                ended = not data
+        except BlockingIOError:
+            return
+        except Exception as error:
+            self._failed(one, error)
+
+    def _failed(self, one: Bare, error: Exception) -> None:
+        """The kernel has lost the connection; or a bug of ours, which is told and is this connection's end alone."""
+        if isinstance(error, OSError):
+            one.lost(error)
+        else:
             self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
             one.abort()
 
@@ -101,9 +153,9 @@ class Acceptor:
             one = bare[descriptor] = Bare(self, self._make(), descriptor, listener.family, address)
             one.front.connection_made(one)
             if bare.get(descriptor) is one:
-                self._read(one)  # what a client asks has often come with it
+                self._read_on(one, ended=False)  # what a client asks has often come with it
                 if bare.get(descriptor) is one:
-                    self._poll.register(descriptor, _IN)
+                    self._poll.register(descriptor, _WATCH)
 
     def _cannot_accept(self, listener: socket.socket, error: OSError) -> None:
         """No descriptor or no memory is left: try again later, because the socket stays readable."""
@@ -127,7 +179,7 @@ class Acceptor:
         del self._bare[descriptor]
 
     def read_on(self, descriptor: int, reads: bool) -> None:
-        self._poll.modify(descriptor, _IN if reads else 0)
+        self._poll.modify(descriptor, _WATCH if reads else 0)
 
     def move(self, one: Bare) -> None:
         """Let the loop have a connection."""
@@ -149,7 +201,7 @@ class Acceptor:
         transport.abort()  # its descriptor alone is closed: the connection has another
         front.carried_by(one)
         self._bare[descriptor] = one
-        self._poll.register(descriptor, _IN)
+        self._poll.register(descriptor, _WATCH)
 
     async def _move(self, one: Bare) -> None:
         sock = one.as_socket()
@@ -180,11 +232,12 @@ class Bare(asyncio.Transport):
 
     __slots__ = (
         "_aborted", "_acceptor", "_address", "_ended", "_family", "_leaving", "_moving", "_reading", "_socket",
-        "_waiting", "descriptor", "front",
+        "_waiting", "descriptor", "front", "received",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor, front: Front, descriptor: int, family: int, address: object) -> None:
         self.front = front
+        self.received = front.data_received
         self.descriptor = descriptor  # -1: closed
         self._acceptor = acceptor
         self._family = family
@@ -196,21 +249,21 @@ class Bare(asyncio.Transport):
 
     # --- what the acceptor calls ----------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """Something has come."""
+    def more(self) -> bytes:
+        """What came with the first bytes."""
         try:
-            data = os.read(self.descriptor, READ)
+            return os.read(self.descriptor, READ)
         except BlockingIOError:
-            return
-        except OSError as error:
+            return b""
+
+    def ended(self) -> None:
+        """The client ended its side."""
+        self.front.eof_received()
+
+    def lost(self, error: OSError) -> None:
+        """The connection is broken."""
+        if not self._moving:
             self._end(error)
-            return
-        if data:
-            self.front.data_received(data)
-        else:
-            self.front.eof_received()
-            if self.descriptor >= 0:  # it has something left to say
-                self.move()
 
     def as_socket(self) -> socket.socket:
         """The connection as an object, which closes it."""
