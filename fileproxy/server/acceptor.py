@@ -38,8 +38,8 @@ _WATCH = _IN | getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLET", 0) 
 class Acceptor:
     """The listening sockets of a worker, and the connections that wait here.
 
-    ``make`` makes a front. ``turn(True)`` is called between a look at what has come and serving it, ``turn(False)`` after
-    the last one.
+    ``make`` makes a front. ``turn(True)`` is called between a look at what has come and serving it, ``turn(False)``
+    after the last one.
     """
 
     def __init__(self, make: Callable[[], Front], turn: Callable[[bool], None]) -> None:

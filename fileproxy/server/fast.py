@@ -23,6 +23,7 @@ Laws kept here:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -33,9 +34,10 @@ from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
 from fileproxy.server.large import is_stored, send_stored
-from fileproxy.server.pages import Shelf
+from fileproxy.server.pages import Pages, Shelf
 from fileproxy.server.proof import Bans, Disk, Memory, Proof, Standing
 from fileproxy.server.rows import BLOCK_OVERHEAD, ROW_OVERHEAD, Answer, Block, Report, Row
+from fileproxy.server.sendfile import resident
 from fileproxy.server.tally import Tally
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ REPORT_LASTS_S = 0.25  # of a page of ours: short for whoever asks each second, 
 REPORT_RENEWS_S = 0.05  # who comes first then makes the next one; the others are told the old one so much longer
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
 _OFTEN = 8  # hits within a second for which a larger body is put into pages
+_LENT_S = 2.0  # how long a file is sent from without asking for it again; a row is renewed each second
 _CLOSES = b"\r\nConnection: close"  # behind the id
 _IDS = 256  # made at a time
 
@@ -63,6 +66,7 @@ class Fast:
         self._record, self._block = memory.by_heart()
         self._bans = bans.by_heart()
         self._now = service.clock.now
+        self._loop = asyncio.get_running_loop()
         self._tally = Tally(service, memory)
         self._blocks: Bounded[tuple[str, bytes], Block] = Bounded(0)
         self._rows: Bounded[tuple[Site, bytes], Row] = Bounded(0)
@@ -93,10 +97,9 @@ class Fast:
         row = block.rows.get(line)
         if row is None:
             return self._answer_report(line, block, given, front)
-        if row is self._sound:
-            now, body = self._sound_at, self._block(row.place)
-        else:
-            now, body, record, service = self._now(), None, row.record, self._service
+        stands, now = row is self._sound, self._sound_at
+        if not stands:
+            now, record, service = self._now(), row.record, self._service
             if (
                 now < row.until
                 and record.ban == self._bans.newest[0]
@@ -105,12 +108,17 @@ class Fast:
                 and self._record(record.key) is record
                 and ((rule := row.rule) is None or self._record(rule.key) is rule)
             ):
-                body = self._block(row.place)
+                stands = True
                 if self._in_turn:
                     self._sound, self._sound_at = row, now
+        if row.large:
+            return (
+                self._answer_large(row, block, given, front, now)
+                if stands or self._renewed(row, now) is not None
+                else None
+            )
+        body = self._block(row.place) if stands else None
         if body is None:
-            if row.large:
-                return self._answer_large(row, block, given, front, now)
             body = self._renewed(row, now)
         if body is None:
             return None
@@ -121,7 +129,7 @@ class Fast:
             front.transport.write(b"".join((row.before, request_id, after, body)))
         else:
             head = row.before + request_id + after
-            if row.pages is None or not row.pages.send(front, head, body):
+            if row.pages is None or row.pages.send(front, head) is None:
                 front.transport.writelines((head, body))
         try:
             row.hits[block].append(request_id)
@@ -137,13 +145,14 @@ class Fast:
         self._sound = None
 
     def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
-        """The same for a file on disk: by sendfile and in one go, or the long way."""
-        if not self._stands(row, now) and self._renewed(row, now) is None:
-            return None
+        """The same for a file on disk, whose row stands: by sendfile and in one go, or the long way."""
         request_id = given if given and block.trusted else self._new_id()
-        counters = self._service.counters
+        counters, head, pages = self._service.counters, _head(row, block, request_id), row.pages
         try:
-            sent = send_stored(front, self._disk, row.record, _head(row, block, request_id))
+            if pages is not None and pages.descriptor >= 0:
+                sent = pages.send(front, head)
+            else:
+                sent = send_stored(front, self._disk, row.record, head)
         except FileChanged as error:
             for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
                 counters.add(name)
@@ -178,17 +187,6 @@ class Fast:
             self._tally.first(answer, block, request_id, began)
         if block.closes:
             front.leave()
-
-    def _stands(self, row: Row, now: float) -> bool:
-        """What ``answer`` asks of a row, for who has more time."""
-        return (
-            now < row.until
-            and row.record.ban == self._bans.newest[0]
-            and self._service.current is self._generation
-            and self._service.load is self._load
-            and self._record(row.record.key) is row.record
-            and ((rule := row.rule) is None or self._record(rule.key) is rule)
-        )
 
     def _is_open(self) -> bool:
         """Whether this is a time to answer by what is known."""
@@ -227,14 +225,30 @@ class Fast:
                 row.before, row.after = row.frame.render(
                     standing.age, standing.status.member(name), formatdate(epoch, usegmt=True)
                 )
-                if body and not row.small and row.used >= _OFTEN:
-                    row.pages = self._shelf.put(row.record.rid, body, self._memory.budget // SHARE)
+                if row.used >= _OFTEN and not row.small:
+                    row.pages = self._lent(row) if row.large else self._shelf.put(record.rid, body, self._share)
                 row.used = 0
                 row.until = now + known.lasts(standing.age_s, standing.status.ttl_s or 0.0, epoch)
                 self._rows.refresh(row.key)
                 return body
         self._rows.drop(row.key)
         return None
+
+    def _lent(self, row: Row) -> Pages | None:
+        """The row's stored file for the next moments: nobody else asks for it while they last."""
+        piece = self._disk.slice_now(row.record, 0, 1)
+        if piece is None:
+            return None
+        if not resident(piece.descriptor, piece.offset, piece.length):
+            os.close(piece.descriptor)
+            return None
+        pages = self._shelf.lend(row.record.rid, piece, self._share)
+        self._loop.call_later(_LENT_S, pages.gone)
+        return pages
+
+    @property
+    def _share(self) -> int:
+        return self._memory.budget // SHARE
 
     def _new_id(self) -> bytes:
         if not self._ids:
@@ -307,7 +321,7 @@ class Fast:
 
     def _learn_block(self, ask: Ask, generation: Generation, text: bytes, rows: dict[bytes, Row]) -> None:
         line = b'","%b,' % self._service.logs.part(client=ask.client, host=ask.authority)[1:]
-        self._blocks.most_bytes = self._memory.budget // SHARE
+        self._blocks.most_bytes = self._share
         self._blocks.add(
             (ask.peer, text),
             Block(
@@ -348,7 +362,7 @@ class Fast:
         if standing.rule is not None and not known.may_vary(standing.rule.fields):
             return False
         row.rule = standing.rule
-        self._rows.most_bytes = self._memory.budget // SHARE
+        self._rows.most_bytes = self._share
         rows[key[1]] = row
         self._rows.add(key, row)
         return self._renewed(row, self._now()) is not None

@@ -1,8 +1,9 @@
-"""Bodies that the kernel sends without copying them: files in memory (memfd_create(2), Linux) of those asked for most.
+"""Bodies that the kernel sends without copying them: those asked for most, in memory (memfd_create(2)) or on disk.
 
 Copying 64 KiB into the kernel costs a fifth of answering with them. So the fast front keeps the larger bodies that were
-asked for often in this form as well, and sends them by sendfile(2) behind their heads. What the client does not take at
-once goes to the transport as always.
+asked for often in this form as well, and sends them by sendfile(2) behind their heads. Of stored files it keeps the
+descriptor, for looking one up costs more than all else here. What the client does not take at once goes to the
+transport as always; a large file is not begun unless the socket has room for all of it (``large.py``).
 
 It writes past the transport: only when that one has nothing waiting, and in one go, so that nobody can come between.
 """
@@ -12,52 +13,75 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from fileproxy.errors import FileChanged
+from fileproxy.model import FileSlice
+from fileproxy.server.acceptor import Bare
 from fileproxy.server.bounded import Bounded
-from fileproxy.server.sendfile import descriptor_of
+from fileproxy.server.sendfile import descriptor_of, room
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
 
 MOST = 64  # bodies, of which each has a descriptor
 sendfile = os.sendfile
+_INET, _STREAM = socket.AF_INET, socket.SOCK_STREAM  # of any family: it only sends
 _MORE = getattr(socket, "MSG_MORE", 0)  # the head shares the body's first packet
 
 
 @dataclass(slots=True, eq=False)
 class Pages:
-    """One body."""
+    """One body: ``length`` bytes of a file from ``offset``; ``stored``: on disk."""
 
     descriptor: int
     weight: int
+    length: int
+    offset: int = 0
+    stored: bool = False
 
     def gone(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
-    def send(self, front: Front, head: bytes, body: bytes) -> bool:
-        """Send ``head`` and ``body`` (what the pages hold). False: nothing was done, it does not work here or now."""
+    def send(self, front: Front, head: bytes) -> int | None:
+        """Send ``head`` and the body. Returns how many bytes of this the kernel sent by itself.
+
+        None: nothing was done, it does not work here or now. Raises FileChanged: a part was sent, and the rest cannot
+        be had.
+        """
         transport, target = front.transport, socket_of(front)
         if self.descriptor < 0 or target < 0 or transport.get_write_buffer_size():
-            return False
-        borrowed = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, target)  # any family: it only sends
+            return None
+        borrowed = not isinstance(transport, Bare)
+        sock = socket.SocketType(_INET, _STREAM, 0, target) if borrowed else cast(Bare, transport).as_socket()
         try:
-            sent = borrowed.send(head, _MORE)
+            if self.stored and room(sock, target) < len(head) + self.length:
+                return None
+            # Alone before a large file: what shares its packet shifts all pages behind it, which costs a third more.
+            sent = sock.send(head, 0 if self.stored else _MORE)
         except OSError:
-            return False
+            return None
         finally:
-            borrowed.detach()
+            if borrowed:
+                sock.detach()
         if sent < len(head):
-            transport.writelines((head[sent:], body))
-            return True
+            transport.writelines((head[sent:], self._rest(0)))
+            return 0
         try:
-            sent = sendfile(target, self.descriptor, 0, len(body))
+            sent = sendfile(target, self.descriptor, self.offset, self.length)
         except OSError:  # it takes no more; or it is broken, which the transport will find out
             sent = 0
-        if sent < len(body):
-            transport.write(memoryview(body)[sent:])
-        return True
+        if sent < self.length:
+            transport.write(self._rest(sent))
+        return sent
+
+    def _rest(self, sent: int) -> bytes:
+        data = os.pread(self.descriptor, self.length - sent, self.offset + sent)
+        if len(data) < self.length - sent:
+            raise FileChanged("The file became shorter while it was being sent.")
+        return data
 
 
 class Shelf:
@@ -77,7 +101,7 @@ class Shelf:
             descriptor = os.memfd_create("body", os.MFD_CLOEXEC)
         except OSError:
             return None
-        pages = Pages(descriptor, max(len(body), most_bytes // MOST))
+        pages = Pages(descriptor, max(len(body), most_bytes // MOST), len(body))
         try:
             whole = os.write(descriptor, body) == len(body)
         except OSError:
@@ -85,6 +109,13 @@ class Shelf:
         if not whole:
             pages.gone()
             return None
+        self._bodies.most_bytes = most_bytes
+        self._bodies.add(rid, pages)
+        return pages
+
+    def lend(self, rid: bytes, piece: FileSlice, most_bytes: int) -> Pages:
+        """A stored file, whose descriptor is the shelf's from now on."""
+        pages = Pages(piece.descriptor, max(1, most_bytes // MOST), piece.length, piece.offset, stored=True)
         self._bodies.most_bytes = most_bytes
         self._bodies.add(rid, pages)
         return pages

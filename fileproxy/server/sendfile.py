@@ -142,7 +142,7 @@ class Outlet:
         descriptor = self._descriptor if self._duplicate is None else self._duplicate
         offset = self._offset
         count = min(self._end - offset, self._most())
-        if offset + count > self._warm_until and not _resident(self._source, offset, count):
+        if offset + count > self._warm_until and not resident(self._source, offset, count):
             return State.COLD
         try:
             if self._ahead and not self._send_ahead(descriptor):
@@ -273,12 +273,11 @@ def send_whole(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
     For who cannot wait for the client, as the fast front. Returns what the socket did not take after all (nearly always
     nothing), for the transport; None: nothing was sent. Raises FileChanged: a part was, and the rest is not to be had.
     """
-    if not _resident(piece.descriptor, piece.offset, piece.length):
+    if not resident(piece.descriptor, piece.offset, piece.length):
         return None
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)  # nothing depends on the family
     try:
-        room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 9 // 10 - unsent(descriptor)
-        if len(head) + piece.length > room:
+        if room(sock, descriptor) < len(head) + piece.length:
             return None
         sent = sock.send(head, socket.MSG_MORE | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
@@ -299,10 +298,15 @@ def send_whole(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
     return rest
 
 
+def room(sock: socket.SocketType, descriptor: int) -> int:
+    """Bytes that a socket takes at once, about. Raises OSError."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 9 // 10 - unsent(descriptor)
+
+
 _byte = bytearray(1)
 
 
-def _resident(descriptor: int, offset: int, length: int) -> bool:
+def resident(descriptor: int, offset: int, length: int) -> bool:
     """Whether the first and the last of these bytes can be had without waiting for a disk."""
     try:
         os.preadv(descriptor, [_byte], offset, _NOWAIT)

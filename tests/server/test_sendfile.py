@@ -72,7 +72,7 @@ def test_nothing_where_a_disk_must_be_waited_for(
     pair: tuple[socket.socket, socket.socket], piece: FileSlice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, client = pair
-    monkeypatch.setattr(sendfile, "_resident", lambda *_: False)
+    monkeypatch.setattr(sendfile, "resident", lambda *_: False)
     assert send_whole(ours.fileno(), HEAD, piece) is None
     assert taken(ours, client) == b""
 

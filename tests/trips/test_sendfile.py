@@ -244,7 +244,7 @@ async def test_what_is_not_in_the_page_cache_is_read_by_a_thread(stored: Any, mo
         read(descriptor, offset, upto)
 
     monkeypatch.setattr(sendfile, "_read_and_close", note)
-    monkeypatch.setattr(sendfile, "_resident", lambda *_: False)
+    monkeypatch.setattr(sendfile, "resident", lambda *_: False)
     await whole(running, FILE)
     assert sum(upto - offset for offset, upto in warmed) >= FILE.size
     assert running.counts["bytes.sendfile"] == FILE.size
