@@ -25,6 +25,7 @@ from fileproxy.control.growth import LONG_S, Growth, start_for
 from fileproxy.control.patience import Patience
 from fileproxy.control.segments import hedge_budget, late, overdue, segment_length, takes
 from fileproxy.errors import ConnectRefused, FileChanged, FileProxyError, Shed, Truncated, UpstreamReset
+from fileproxy.fill.alone import Alone
 from fileproxy.fill.lanes import Lanes
 from fileproxy.fill.parts import NoParts
 from fileproxy.fill.pumps import Part, Pump
@@ -98,6 +99,10 @@ class Stream:
         path = None if connected is None else connected.path
         self._mirror = "" if path is None else path.mirror
         self._patience = Patience(clock.now(), (path.rtt_s if path is not None else None) or 0.0, lanes.stall_s)
+        watched = path if lanes.parallel == "auto" and lanes.most > 1 and end - at > SHARED_FROM else None
+        self._alone = Alone(watched, clock.now(), known=lanes.remembered(clock.now()) == 1)
+        self._slow = False  # at the last look that patience took
+        self._patience_at = clock.now() + self._patience.next_look_s
         self._timer: asyncio.TimerHandle | None = None
         self._begun = False
         # From here on only when it was shared out:
@@ -150,7 +155,7 @@ class Stream:
         patience, clock = self._patience, self._clock
         while True:
             if self._timer is None and self.at < self._end and self._lanes.most > 1:
-                self._timer = asyncio.get_running_loop().call_later(patience.next_look_s, self._look)
+                self._look_later(clock.now())
             patience.waits(clock.now())
             try:
                 piece = await anext(self._pieces)
@@ -181,11 +186,19 @@ class Stream:
         if self._closed or self._parts is not None:
             return
         patience, lanes, now, body = self._patience, self._lanes, self._clock.now(), _connected(self._body)
-        if patience.too_slow(self._end - self.at, now) and body is not None:
+        if now >= self._patience_at:
+            self._slow = patience.too_slow(self._end - self.at, now)
+            self._patience_at = now + patience.next_look_s
+        alone = self._alone.look(now, patience.stall_s)
+        if self._slow and not alone and body is not None:
             silent_s = lanes.silence_s(1, self._mirror, patience.stall_s, now)
             if lanes.may_add(1) or patience.silent_s(now) >= silent_s:
                 body.nudge()  # whoever waits shares the rest out
-        self._timer = asyncio.get_running_loop().call_later(patience.next_look_s, self._look)
+        self._look_later(now)
+
+    def _look_later(self, now: float) -> None:
+        wait_s = min(max(0.0, self._patience_at - now), self._alone.next_look_s)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
@@ -195,9 +208,9 @@ class Stream:
         self._cancel_timer()
         self._counters.add("stream.shared_out")
         lanes.streams += 1
-        if remembered := lanes.remembered(now):
+        if (remembered := lanes.remembered(now)) and not self._alone.refuted:
             self._growth = Growth(remembered, lanes.most, now, fixed=lanes.fixed)
-        elif patience.rtt_s >= LONG_S or not patience.rate:
+        elif (patience.rtt_s >= LONG_S and not remembered) or not patience.rate:
             self._growth = Growth(start_for(patience.rtt_s), lanes.most, now)
         else:
             self._growth = Growth(2, lanes.most, now, patience.rate)
@@ -549,6 +562,8 @@ class Stream:
         if body is not None:
             await body.aclose()
         if self._parts is None:
+            if self._alone.is_best:
+                self._lanes.learn(1, self._clock.now())
             return
         self._lanes.streams -= 1
         if self._came:

@@ -11,6 +11,8 @@ import pytest
 
 from fileproxy.control.segments import overdue
 from fileproxy.fill import stream
+from fileproxy.fill.alone import Alone
+from fileproxy.tcpinfo import NetPath
 from tests.conftest import OpenHouse
 from tests.origin import KIB, MIB, Content, Origin, Reply, fin, reset, stall
 from tests.trips.fills import cached, idle, part, read_exactly, whole
@@ -232,6 +234,36 @@ async def test_what_was_learnt_is_used_at_once(house: OpenHouse, origin: Origin,
     before = origin.requests_of("/g")
     await whole(running, FILE, "/g")
     assert (before, running.counts["stream.shared_out"]) == (0, 2)
+
+
+class Unmoved(Alone):
+    """A connection that was found to be left alone best."""
+
+    is_best = True
+    next_look_s = 0.05
+
+    def look(self, now: float, stall_s: float) -> bool:
+        return True
+
+
+async def test_one_that_minds_no_loss_is_left_alone_and_remembered(
+    house: OpenHouse, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    were_known: list[bool] = []
+
+    def alone(path: NetPath | None, now: float, *, known: bool) -> Unmoved:
+        were_known.append(known)
+        return Unmoved(path, now, known=known)
+
+    monkeypatch.setattr(stream, "Alone", alone)
+    origin.script("/f", Reply(FILE, rate=2 * SLOW))
+    origin.script("/g", Reply(FILE))
+    running = await house(house_of(origin, folder=tmp_path))
+    await whole(running, FILE)
+    assert origin.requests_of("/f") == 1
+    await idle(running)
+    await whole(running, FILE, "/g")
+    assert were_known == [False, True]
 
 
 async def test_stats_say_what_is_in_parallel(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
