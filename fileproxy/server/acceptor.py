@@ -137,7 +137,7 @@ class Acceptor:
             one.lost(error)
         else:
             self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
-            one.abort()
+            one.front.abort()
 
     def _accept(self, listener: socket.socket) -> None:
         bare = self._bare

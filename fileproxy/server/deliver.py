@@ -26,9 +26,9 @@ from fileproxy.server.front import front_of
 from fileproxy.server.pace import LOOK_BYTES, ClientPace
 from fileproxy.server.reply import Reply
 from fileproxy.server.running import Held
-from fileproxy.server.sendfile import PROGRESS_FLOOR, TURN, Outlet, descriptor_of
+from fileproxy.server.sendfile import PROGRESS_FLOOR, Outlet, descriptor_of
 from fileproxy.server.splice import spout_of
-from fileproxy.server.turnstile import Turnstile
+from fileproxy.server.turnstile import TURN, Turnstile
 
 # What may lie between us and a client, in its socket and ours. ``sendfile`` hands over pages, not bytes: a file changed
 # in place changes them under way. So of what may change the last so much is copied: when the check before its last byte
@@ -94,7 +94,7 @@ class Course:
     @property
     def most(self) -> int:
         """Bytes to hand over past the transport at once."""
-        return self.limit or (TURN if self.sent else self._turn)
+        return self.limit or (self.turnstile.share if self.sent else self._turn)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Through the transport, as pieces its path deserves; waits while the client does not take them."""

@@ -5,7 +5,7 @@ descriptor at once, between two awaits; only when the socket is full a duplicate
 
 * Only while the transport's write buffer is empty and nobody else writes (``deliver.py`` sees to that).
 * The loop does not wait for a disk: what is not in the page cache is read by a thread first (``RWF_NOWAIT`` tells).
-* One turn is a MiB at most, or one write as long as the client's path deserves.
+* One turn is some MiB at most (``turnstile.py``), or one write as long as the client's path deserves.
 * A client that takes less than 1 KiB in an idle window is given up (law 3). What it took is what the kernel has no
   more to send of (``SIOCOUTQ``): the socket turns writable only each MiB or so, far too seldom for a slow one.
 * Whatever happens, ``close`` ends the watch and the duplicate; the caller aborts the connection.
@@ -28,8 +28,8 @@ from concurrent.futures import Executor
 from fileproxy.errors import ClientGone, ClientStalled, FileChanged
 from fileproxy.model import FileSlice
 from fileproxy.server.running import Held
+from fileproxy.server.turnstile import TURN
 
-TURN = 1024 * 1024  # bytes a download may send before others get their turn
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
 _AHEAD = 2 * TURN  # bytes a thread brings into the page cache at once
 _READ = 256 * 1024
@@ -143,7 +143,9 @@ class Outlet:
         offset = self._offset
         count = min(self._end - offset, self._most())
         if offset + count > self._warm_until and not resident(self._source, offset, count):
-            return State.COLD
+            count = self._warm_until - offset
+            if count <= 0:
+                return State.COLD
         try:
             if self._ahead and not self._send_ahead(descriptor):
                 return State.FULL
@@ -307,10 +309,10 @@ _byte = bytearray(1)
 
 
 def resident(descriptor: int, offset: int, length: int) -> bool:
-    """Whether the first and the last of these bytes can be had without waiting for a disk."""
+    """Whether the first of these bytes, the last, and one in each MiB can be had without waiting for a disk."""
     try:
-        os.preadv(descriptor, [_byte], offset, _NOWAIT)
-        os.preadv(descriptor, [_byte], offset + length - 1, _NOWAIT)
+        for at in (*range(offset, offset + length, TURN), offset + length - 1):
+            os.preadv(descriptor, [_byte], at, _NOWAIT)
     except OSError:  # EAGAIN: not there. EOPNOTSUPP: this file system cannot tell
         return False
     return True

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+TURN = 1024 * 1024  # bytes a download may send before others get their turn
 ROUND = 8  # downloads that go on in one round: of TURN bytes each a few milliseconds
 CROWD = 16
+FEW = 4
 
 
 class Turnstile:
@@ -25,6 +27,11 @@ class Turnstile:
     @property
     def crowded(self) -> bool:
         return self.downloads > CROWD
+
+    @property
+    def share(self) -> int:
+        """Bytes of a turn that is sent past the transport: each costs as much as sending a quarter of a MiB."""
+        return 4 * TURN if self.downloads <= FEW else TURN
 
     async def next(self) -> None:
         """Wait for the next turn: one round of the loop at least."""

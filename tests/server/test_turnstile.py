@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from fileproxy.server.turnstile import CROWD, ROUND, Turnstile
+from fileproxy.server.turnstile import CROWD, FEW, ROUND, TURN, Turnstile
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
 
@@ -67,3 +67,11 @@ def test_a_crowd_is_more_than_can_go_on_at_once() -> None:
     assert not turnstile.crowded
     turnstile.downloads += 1
     assert turnstile.crowded
+
+
+def test_a_turn_is_larger_where_few_take_turns() -> None:
+    turnstile = Turnstile()
+    turnstile.downloads = FEW
+    assert turnstile.share == 4 * TURN
+    turnstile.downloads = FEW + 1
+    assert turnstile.share == TURN

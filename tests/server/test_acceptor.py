@@ -1,0 +1,340 @@
+"""Connections as descriptors, on real sockets: what stays with the acceptor, what moves to the loop and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fileproxy.server import acceptor
+from fileproxy.server.acceptor import FIRST, READ, Acceptor, Bare
+from fileproxy.server.ends import REST_S, Phase
+from fileproxy.server.front import Front
+from tests.server.test_front import POLICY, Place, until
+
+pytestmark = pytest.mark.loops("asyncio", "uvloop")
+
+KNOWN = b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n"
+OTHER = b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
+SAID = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nknown"
+
+
+class Door(Place):
+    """A place whose connections come through an acceptor. ``KNOWN`` and ``LAST`` (which closes) it answers itself."""
+
+    def __init__(self, **policy: Any) -> None:
+        super().__init__(replace(POLICY, **policy))
+        self.said = SAID
+        self.bug: Exception | None = None
+        self.turns: list[bool] = []
+        self.connections.answer = self._answer
+        self.acceptor = Acceptor(self.connections, self.turns.append)
+        self.connections.acceptor = self.acceptor
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.address: Any = self.listener.getsockname()
+        self.listening = self.acceptor.listen(self.listener)
+
+    def _answer(self, raw: bytes, front: Front) -> float | None:
+        if self.bug is not None:
+            raise self.bug
+        if raw not in (KNOWN, LAST):
+            return None
+        front.transport.write(self.said)
+        if raw == LAST:
+            front.leave()
+        return self.clock.now()
+
+    @property
+    def fronts(self) -> list[Front]:
+        return list(self.connections._open)
+
+    def client(self, receive_buffer: int | None = None) -> Client:
+        return Client(self, receive_buffer)
+
+
+class Client:
+    """A client that does not wait."""
+
+    def __init__(self, door: Door, receive_buffer: int | None) -> None:
+        self.sock = socket.socket(door.listener.family)
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            self.sock.connect(door.address)
+        except OSError:
+            self.sock.close()
+            raise
+        self.sock.setblocking(False)
+        self.got = b""
+        self.ended = False
+
+    def send(self, data: bytes) -> None:
+        assert self.sock.send(data) == len(data)
+
+    def take(self) -> bytes:
+        with suppress(BlockingIOError):
+            while not self.ended:
+                data = self.sock.recv(1 << 16)
+                self.got += data
+                self.ended = not data
+        return self.got
+
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    one = Door()
+    yield one
+    await closed(one)
+
+
+async def closed(one: Door) -> None:
+    await one.connections.close()
+    await one.acceptor.close()
+    assert (len(one.acceptor), len(one.connections), one.counts["connections.open"]) == (0, 0, 0)
+
+
+@pytest.fixture
+def client(door: Door) -> Iterator[Client]:
+    one = door.client()
+    yield one
+    one.sock.close()
+
+
+async def test_what_is_known_is_answered_without_the_loop(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID * 2)
+    (front,) = door.fronts
+    assert isinstance(front.transport, Bare)
+    assert front.peer == "127.0.0.1"
+    assert len(door.acceptor) == 1
+    assert door.turns[-2:] == [True, False]
+    assert door.counts["connections.accepted"] == 1
+
+
+async def test_a_connection_moves_with_all_that_it_sent(door: Door, client: Client) -> None:
+    client.send(KNOWN + OTHER + KNOWN + OTHER + KNOWN)
+    await until(lambda: client.take().count(b"HTTP/1.1 200") == 5)
+    assert [part[-2:] for part in client.got.split(b"HTTP/1.1 200 OK")[1:]] == [b"wn", b"ok", b"wn", b"ok", b"wn"]
+    (front,) = door.fronts
+    assert not isinstance(front.transport, Bare)
+    assert len(door.acceptor) == 0
+    assert [target for target, _ in door.seen] == ["/other", "/other"]
+
+
+async def test_a_body_follows_its_head_to_the_loop(door: Door, client: Client) -> None:
+    body = os.urandom(200_000)
+    head = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client.sock, head + body + KNOWN)
+    await until(lambda: client.take().count(b"HTTP/1.1 200") == 2)
+    assert door.seen == [("/upload", body)]
+    assert client.got.endswith(SAID)
+
+
+@pytest.mark.parametrize("size", [FIRST - 1, FIRST, FIRST + 1, FIRST + READ - 1, FIRST + READ, READ + READ // 2])
+async def test_heads_of_every_size_arrive_whole(door: Door, client: Client, size: int) -> None:
+    start = b"GET /long HTTP/1.1\r\nHost: a\r\nX: "
+    client.send(start + b"x" * (size - len(start) - 4) + b"\r\n\r\n")
+    await until(lambda: door.seen == [("/long", b"")])
+    await until(lambda: client.take().endswith(b"ok"))
+
+
+async def test_a_head_may_come_byte_by_byte(door: Door, client: Client) -> None:
+    for at in range(len(OTHER) - 1):
+        client.send(OTHER[at : at + 1])
+        await asyncio.sleep(0)
+    await until(lambda: door.fronts and door.fronts[0].phase is Phase.HEAD)
+    assert isinstance(door.fronts[0].transport, Bare)
+    client.send(OTHER[-1:])
+    await until(lambda: client.take().endswith(b"ok"))
+
+
+async def test_a_client_that_ends_its_side_with_its_request_is_answered(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    client.sock.shutdown(socket.SHUT_WR)
+    await until(lambda: client.take() and client.ended)
+    assert client.got == SAID
+    other = door.client()
+    other.send(OTHER)
+    other.sock.shutdown(socket.SHUT_WR)
+    await until(lambda: other.take() and other.ended)
+    assert other.got.endswith(b"ok")
+    other.sock.close()
+    await until(lambda: len(door.connections) == 0)
+    assert door.endings == {}
+
+
+async def test_who_asks_for_the_last_time_is_closed_behind_the_answer(door: Door, client: Client) -> None:
+    client.send(LAST)
+    await until(lambda: client.take() and client.ended)
+    assert client.got == SAID
+    await until(lambda: len(door.connections) == 0)
+
+
+async def test_who_does_not_take_its_answer_gets_all_of_it_later(door: Door) -> None:
+    door.said = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + os.urandom(4_000_000)
+    client = door.client(receive_buffer=4096)
+    client.send(LAST)
+    await until(lambda: door.fronts and not isinstance(door.fronts[0].transport, Bare))
+    assert door.fronts[0].busy
+    await until(lambda: client.take() and client.ended)
+    assert client.got == door.said
+    client.sock.close()
+
+
+async def test_nothing_is_answered_to_who_does_not_read(door: Door) -> None:
+    door.said = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + os.urandom(1_000_000)
+    client = door.client(receive_buffer=65536)
+    client.send(KNOWN * 8)
+    await until(lambda: door.seen)  # a handler, which waits until it may write
+    assert door.fronts[0].transport.get_write_buffer_size() < 3 * len(door.said)
+    await until(lambda: client.take().count(b"HTTP/1.1 200 OK") == 8)
+    assert 0 < client.got.count(door.said) < 8
+    client.sock.close()
+
+
+async def test_a_connection_that_rests_comes_back(door: Door, client: Client) -> None:
+    client.send(OTHER)
+    await until(lambda: client.take().endswith(b"ok"))
+    (front,) = door.fronts
+    await until(lambda: front.phase is Phase.IDLE)
+    await door.clock.advance(REST_S)
+    door.connections.sweep()
+    await until(lambda: isinstance(front.transport, Bare))
+    pace = door.connections._paces[front]
+    assert pace.transport is front.transport
+    client.send(KNOWN + OTHER + KNOWN)
+    await until(lambda: client.take().count(b"HTTP/1.1 200") == 4)
+    assert client.got.endswith(SAID)
+    assert pace.transport is front.transport
+    assert not isinstance(front.transport, Bare)
+    assert door.counts["connections.accepted"] == 1
+
+
+async def test_one_that_is_asked_just_then_does_not_come_back(door: Door, client: Client) -> None:
+    client.send(OTHER)
+    await until(lambda: client.take().endswith(b"ok"))
+    (front,) = door.fronts
+    await until(lambda: front.phase is Phase.IDLE)
+    await door.clock.advance(REST_S)
+    door.connections.sweep()
+    front.data_received(OTHER)  # before the turn in which it would
+    await until(lambda: client.take().count(b"ok") == 2)
+    assert not isinstance(front.transport, Bare)
+
+
+async def test_a_client_that_leaves_in_the_move_is_forgotten(door: Door, client: Client) -> None:
+    client.send(OTHER)
+    await until(lambda: door.fronts and door.fronts[0].phase is Phase.MOVING)
+    client.reset()
+    await until(lambda: len(door.connections) == 0)
+
+
+async def test_a_connection_is_cut_in_the_move(door: Door, client: Client) -> None:
+    client.send(OTHER)
+    await until(lambda: door.fronts and door.fronts[0].phase is Phase.MOVING)
+    door.fronts[0].abort()
+    await until(lambda: len(door.connections) == 0)
+    with pytest.raises(ConnectionResetError):
+        client.take()
+
+
+async def test_who_is_too_many_is_told(door: Door, client: Client) -> None:
+    door.connections.policy = replace(POLICY, connections=1)
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    other = door.client()
+    await until(lambda: other.take() and other.ended)
+    assert b"503 Service Unavailable" in other.got
+    other.sock.close()
+
+
+async def test_a_bug_ends_one_connection_and_is_told(door: Door, client: Client) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    door.bug = RuntimeError("ours")
+    client.send(KNOWN)
+    await until(lambda: told)
+    assert told[0]["exception"] is door.bug
+    await until(lambda: len(door.connections) == 0)
+    with pytest.raises(ConnectionResetError):
+        client.take()
+    door.bug = None
+    other = door.client()
+    other.send(KNOWN)
+    await until(lambda: other.take() == SAID)
+    other.sock.close()
+
+
+class Poor:
+    """A listening socket for which the kernel has no descriptor, once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.refusals = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def _accept(self) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._sock._accept()  # type: ignore[attr-defined]
+
+
+async def test_without_descriptors_it_tries_again_later(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(acceptor, "ACCEPT_PAUSE_S", 0.01)
+    poor: Any = Poor(door.listener)
+    door.acceptor._listeners[door.listener.fileno()] = poor
+    client = door.client()
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    assert [context["message"] for context in told] == ["a connection could not be accepted"]
+    client.sock.close()
+
+
+async def test_what_is_closed_accepts_no_more_and_serves_on(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    door.listening.close()
+    door.listening.close()
+    with pytest.raises(ConnectionRefusedError):
+        door.client()
+    client.send(KNOWN + OTHER)
+    await until(lambda: client.take().endswith(b"ok"))
+
+
+async def test_a_unix_socket_has_no_peer(short_path: Path) -> None:
+    one = Door()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(short_path / "s"))
+    listener.listen()
+    listener.setblocking(False)
+    one.listener, one.address = listener, str(short_path / "s")
+    one.acceptor.listen(listener)
+    client = one.client()
+    client.send(KNOWN + OTHER)
+    await until(lambda: client.take().endswith(b"ok"))
+    assert [front.peer for front in one.fronts] == [""]
+    client.sock.close()
+    await closed(one)
