@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fileproxy.control.growth import Growth
 from fileproxy.control.segments import overdue
 from fileproxy.fill import stream
 from fileproxy.fill.alone import Alone
@@ -264,6 +265,35 @@ async def test_one_that_minds_no_loss_is_left_alone_and_remembered(
     await idle(running)
     await whole(running, FILE, "/g")
     assert were_known == [False, True]
+
+
+class Refuted(Alone):
+    """One that is no longer best left alone."""
+
+    def look(self, now: float, stall_s: float) -> bool:
+        self.refuted = True
+        return False
+
+
+async def test_what_was_remembered_and_is_refuted_is_tried_with_two(
+    house: OpenHouse, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "Alone", Unmoved)
+    origin.script("/f", Reply(FILE, rate=2 * SLOW))
+    origin.script("/g", Reply(FILE, rate=SLOW))
+    running = await house(house_of(origin, folder=tmp_path))
+    await whole(running, FILE)
+    await idle(running)
+    begun: list[int] = []
+
+    def growth(start: int, *args: Any, **said: Any) -> Growth:
+        begun.append(start)
+        return Growth(start, *args, **said)
+
+    monkeypatch.setattr(stream, "Growth", growth)
+    monkeypatch.setattr(stream, "Alone", Refuted)
+    await whole(running, FILE, "/g")
+    assert begun == [1, 2]  # one is what each download has before it is shared out
 
 
 async def test_stats_say_what_is_in_parallel(house: OpenHouse, origin: Origin, tmp_path: Path) -> None:
