@@ -2,9 +2,9 @@
 
 It begins with the answer at hand and costs nothing while that delivers. When its reader waits for bytes and they come
 too slowly, or not at all (``control/patience.py``), and its sender is not one that others would only disturb
-(``fill/alone.py``), what is missing is cut into parts which several connections bring, at most ``ahead`` bytes before the
-reader. Each part has one or more *pumps*, one a request: the first bytes win, byte
-by byte, so a late pump is helped by a second one without anybody telling them apart. Rules:
+(``fill/alone.py``), what is missing is cut into parts which several connections bring, at most ``ahead`` bytes before
+the reader. Each part has one or more *pumps*, one a request: the first bytes win, byte by byte, so a late pump is
+helped by a second one without anybody telling them apart. Rules:
 
 1. Bytes leave in order, and only those of one representation (``fill/parts.py``).
 2. What a broken pump leaves undone is missing again. The error reaches the reader only when nobody else brings bytes:
