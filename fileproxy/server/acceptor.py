@@ -140,7 +140,7 @@ class Acceptor:
             one.front.abort()
 
     def _accept(self, listener: socket.socket) -> None:
-        bare = self._bare
+        bare, family = self._bare, int(listener.family)  # looked up once: it is made an enum's member each time
         for _ in range(ACCEPTS):
             try:
                 descriptor, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  (socket.accept makes an object of it)
@@ -150,7 +150,7 @@ class Acceptor:
                 self._cannot_accept(listener, error)
                 return
             os.set_blocking(descriptor, False)
-            one = bare[descriptor] = Bare(self, self._make(), descriptor, listener.family, address)
+            one = bare[descriptor] = Bare(self, self._make(), descriptor, family, address)
             one.front.connection_made(one)
             if bare.get(descriptor) is one:
                 self._read_on(one, ended=False)  # what a client asks has often come with it
