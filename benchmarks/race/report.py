@@ -57,6 +57,8 @@ def _about(report: Report) -> list[str]:
         "Of nginx's ways the one with the least CPU counts. Only ratios of one run mean something.",
         f"* at a rate: the load generator used {judged.BUSY:.0%} of its processor or more, so the server may be able "
         "to do better. CPU does not depend on that.",
+        "*Both ends*: the same cost with the load generator's. On loopback, what an acknowledgement lets go is sent at "
+        "the client's cost, so of large bodies the server's share falls with the client's receive window.",
     ]
 
 
@@ -92,16 +94,19 @@ def _notes(people: dict[str, Any]) -> list[str]:
 def _table(report: Report, case: str, people: dict[str, Any]) -> list[list[str]]:
     per_byte = CASES[case].per_byte
     cost = "CPU s/GiB" if per_byte else "CPU µs"
-    rate = "MiB/s" if per_byte else "requests/s"
-    lines = [["", cost, f"{OURS} / it (95 %)", rate, "p50 ms", "p99 ms", "load generator"]]
+    rate, digits = ("MiB/s", 3) if per_byte else ("requests/s", 2)
+    lines = [["", cost, f"{OURS} / it (95 %)", "both ends", rate, "p50 ms", "p99 ms", "load generator"]]
     for name in sorted(people, key=lambda name: float(people[name]["cpu_us"])):
         one = people[name]
         mark = "*" if one["client_busy"] >= judged.BUSY else ""
+        mine = one["cpu_s_per_gib"] if per_byte else one["cpu_us"]
+        both = mine * (1 + one["client_busy"] / one["server_busy"])
         lines.append(
             [
                 name,
-                f"{one['cpu_s_per_gib']:.3f}" if per_byte else f"{one['cpu_us']:.2f}",
+                f"{mine:.{digits}f}",
                 _against(report["rows"], case, name) if name != OURS and OURS in people else "",
+                f"{both:.{digits}f}",
                 f"{one['mib_per_s' if per_byte else 'requests_per_s']:,.0f}{mark}",
                 *(f"{one[key]:.2f}" if one[key] is not None else "–" for key in ("p50_ms", "p99_ms")),
                 f"{one['client_busy']:.0%}",
