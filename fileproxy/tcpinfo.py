@@ -18,6 +18,7 @@ _WINDOW_CLAMP: int | None = getattr(socket, "TCP_WINDOW_CLAMP", None)
 _LAYOUT = struct.Struct("=16xI4xI24xI12xII4xI8xI4xI16xQQIIIIIIQQQQ8xQQI4xI")
 _UNKNOWN = 0xFFFFFFFF  # tcpi_min_rtt before the first measurement
 _MICRO = 1e-6
+NEW = 4  # segments with data that were sent on a new connection: a request, and what TLS says before
 
 
 class TcpInfo(NamedTuple):
@@ -90,11 +91,18 @@ def of_transport(transport: asyncio.BaseTransport | None) -> TcpInfo | None:
     return read(sock)
 
 
+def first_round_trip_s(now: TcpInfo) -> float:
+    """The smoothed round trip; 0 = not known. See :class:`NetPath` for the one of a new connection."""
+    wrong = now.data_segs_out <= NEW and 0 < now.min_rtt_s < now.rtt_s / 2
+    return now.min_rtt_s if wrong else now.rtt_s
+
+
 class NetPath:
     """The connection that an answer came over, for whoever wants to know how far away its other end is.
 
     ``mirror``: the label it is counted under. ``rtt_s``: the smoothed round trip when the head was here, or else the
-    time the connection took to open; None when neither is known.
+    time the connection took to open; None when neither is known. Where a packet of the handshake was lost, the kernel
+    begins with what it took to send it again, a second: on a new connection the shortest is then the better one.
     """
 
     __slots__ = ("_transport", "mirror", "rtt_s")
@@ -105,7 +113,7 @@ class NetPath:
         self.mirror = mirror
         self._transport = transport
         now = self.tcp()
-        self.rtt_s: float | None = now.rtt_s if now is not None and now.rtt_s > 0 else connect_s
+        self.rtt_s: float | None = connect_s if now is None else first_round_trip_s(now) or connect_s
 
     def narrow(self, most: int) -> None:
         """Let its other end have at most about ``most`` bytes on their way (tcp(7), TCP_WINDOW_CLAMP).

@@ -39,6 +39,22 @@ def test_a_round_trip_that_was_never_measured_is_not_an_hour() -> None:
     assert info.min_rtt_s == 0.0
 
 
+@pytest.mark.parametrize(
+    ("rtt_s", "shortest_s", "sent", "taken"),
+    [
+        (1.04, 0.14, 1, 0.14),  # the first packet was lost: it took a second to send it again
+        (1.04, 0.0, 1, 1.04),
+        (0.18, 0.14, 1, 0.18),
+        (1.04, 0.14, tcpinfo.NEW + 1, 1.04),  # it is what many packets took: there is a queue
+        (0.0, 0.0, 1, 0.0),
+    ],
+)
+def test_a_lost_handshake_is_no_round_trip(rtt_s: float, shortest_s: float, sent: int, taken: float) -> None:
+    nothing = tcpinfo.TcpInfo(*[0] * len(tcpinfo.TcpInfo._fields))
+    info = nothing._replace(rtt_s=rtt_s, min_rtt_s=shortest_s, data_segs_out=sent)
+    assert tcpinfo.first_round_trip_s(info) == taken
+
+
 @given(st.binary(max_size=300))
 def test_any_length_reads_or_is_nothing(raw: bytes) -> None:
     assert (tcpinfo.parse(raw) is None) == (len(raw) < 104)

@@ -42,7 +42,7 @@ class Sender:
     """Looked at every :attr:`next_look_s` seconds, from the first answer's head on.
 
     Args:
-        round_trip_s: of the path, as it was when nothing was sent yet.
+        round_trip_s: of the path, as it was when nothing was sent yet, as far as is known.
         segments, out_of_order: that had come by ``now``; the latter behind a gap.
         alone: it is known not to mind loss (remembered from another download).
     """
@@ -93,8 +93,10 @@ class Sender:
                 break
         return (came - before) / (now - since) if now > since else 0.0
 
-    def look(self, now: float, segments: int, out_of_order: int) -> Verdict:
-        """``segments`` came altogether, ``out_of_order`` of them behind a gap."""
+    def look(self, now: float, segments: int, out_of_order: int, round_trip_s: float = 0.0) -> Verdict:
+        """``segments`` came altogether, ``out_of_order`` of them behind a gap; ``round_trip_s`` now, 0: not known."""
+        if round_trip_s:  # where a packet of the handshake was lost, what was measured then is many times too long
+            self._rtt_s = min(self._rtt_s, round_trip_s)
         if segments > self._readings[-1][1]:
             self._heard = now
         self._readings.append((now, segments))

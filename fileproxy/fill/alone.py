@@ -46,7 +46,7 @@ class Alone:
         sender, info = self._sender, None if self._path is None else self._path.tcp()
         if sender is None or info is None:
             return False
-        if sender.look(now, info.data_segs_in, info.out_of_order) is Verdict.HELP:
+        if sender.look(now, info.data_segs_in, info.out_of_order, info.rcv_rtt_s) is Verdict.HELP:
             self._sender, self.refuted = None, self._known
             return False
         return sender.silent_s(now) < stall_s

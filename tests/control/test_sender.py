@@ -57,10 +57,11 @@ def play(
     *,
     begins: float = 0.0,
     before: int = 0,
+    round_trip_s: float = 0.0,
 ) -> tuple[float, Verdict]:
     """The first verdict that is not the one it begins with, and when; or the last one.
 
-    ``before``: segments behind a gap that came earlier.
+    ``before``: segments behind a gap that came earlier; ``round_trip_s``: as it is felt later.
     """
     came = sorted(arrivals)
     times = [at for at, _ in came]
@@ -71,7 +72,7 @@ def play(
     while now < seconds:
         now += sender.next_look_s
         count = bisect_right(times, now)
-        if sender.look(now, count, gaps[count]) is not first:
+        if sender.look(now, count, gaps[count], round_trip_s) is not first:
             break
     return now, sender.verdict
 
@@ -124,6 +125,18 @@ def test_one_that_is_known_is_left_alone_while_it_goes_on(rtt_s: float, seed: in
     at, verdict = play(came, Sender(0.0, rtt_s, alone=True))
     assert verdict is Verdict.HELP
     assert 6.0 < at < 6.0 + LONG_S
+
+
+@given(**paths, loss=st.floats(0.01, 0.05), times=st.floats(1.0, 20.0))
+def test_a_round_trip_that_was_measured_far_too_long_is_corrected(
+    rtt_s: float, seed: int, loss: float, times: float
+) -> None:
+    came = list(window(rtt_s, loss, seed, spread=0.0, link=1000 / rtt_s))
+    sender = Sender(0.0, times * rtt_s)
+    at, verdict = play(came, sender, round_trip_s=rtt_s)
+    if verdict is Verdict.ALONE:
+        at, verdict = play(came, sender, begins=at, round_trip_s=rtt_s)
+    assert verdict is Verdict.HELP
 
 
 def test_a_small_flight_tells_nothing_at_first() -> None:
