@@ -92,7 +92,7 @@ def test_bursts_are_helped_as_soon_as_the_second_one_is_over(rtt_s: float, seed:
 @given(**paths, loss=st.floats(0.005, 0.03), doublings=st.integers(1, 4))
 def test_a_rate_that_minds_no_loss_is_left_alone(rtt_s: float, seed: int, loss: float, doublings: int) -> None:
     came = list(steady(rtt_s, loss, seed, link=2 * FIRST / rtt_s * 2**doublings))
-    gap_at = min(at for at, behind in came if behind)
+    gap_at = min((at for at, behind in came if behind), default=FOREVER_S)
     at, verdict = play(came, Sender(0.0, rtt_s))
     if gap_at < (doublings + 1) * rtt_s:  # while it grows; one that grows no more without a gap is helped
         assert verdict is Verdict.ALONE
