@@ -30,6 +30,7 @@ ROUNDS = 4  # of such looks, while at least so many had something: the loop take
 FEW = 4
 FIRST = 960  # bytes of a connection's first read: most heads, and what malloc(3) has at hand
 READ = 4096  # of the others
+READS = 8  # of a connection in a turn: who sends without end does not keep others waiting
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor or memory to give
 _IN = getattr(select, "EPOLLIN", 0)
 _WATCH = _IN | getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLET", 0)  # told once for all that has come
@@ -113,30 +114,39 @@ class Acceptor:
             except Exception as error:
                 self._failed(one, error)
                 continue
-            self._read_on(one, ended=not data)
+            if self._read_on(one, ended=not data):
+                self._poll.modify(descriptor, _WATCH)
 
-    def _read_on(self, one: Bare, *, ended: bool) -> None:
-        """There may be more, of which the kernel does not tell again."""
+    def _read_on(self, one: Bare, *, ended: bool) -> bool:
+        """There may be more, of which the kernel does not tell again. Whether it should: others get their turn."""
         try:
-            while self._bare.get(one.descriptor) is one and one.is_reading():
+            for _ in range(READS):
+                if not self._is_read(one):
+                    return False
                 if ended:
                     one.ended()
-                    return
+                    return False
                 data = os.read(one.descriptor, READ)
                 if data:
+                    self._turn(True)  # it may have come after the turn began
                     one.received(data)
                 ended = not data
         except BlockingIOError:
-            return
+            return False
         except Exception as error:
             self._failed(one, error)
+            return False
+        return self._is_read(one)
+
+    def _is_read(self, one: Bare) -> bool:
+        return self._bare.get(one.descriptor) is one and one.is_reading()
 
     def _failed(self, one: Bare, error: Exception) -> None:
         """The kernel has lost the connection; or a bug of ours, which is told and is this connection's end alone."""
         if isinstance(error, OSError):
             one.lost(error)
         else:
-            self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
+            self._tell(one, error)
             one.front.abort()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -151,11 +161,14 @@ class Acceptor:
                 return
             os.set_blocking(descriptor, False)
             one = bare[descriptor] = Bare(self, self._make(), descriptor, family, address)
-            one.front.connection_made(one)
-            if bare.get(descriptor) is one:
-                self._read_on(one, ended=False)  # what a client asks has often come with it
+            try:
+                one.front.connection_made(one)
                 if bare.get(descriptor) is one:
-                    self._poll.register(descriptor, _WATCH)
+                    self._read_on(one, ended=False)  # what a client asks has often come with it
+                    if bare.get(descriptor) is one:
+                        self._poll.register(descriptor, _WATCH if one.is_reading() else 0)  # tells of what is there
+            except Exception as error:
+                self._failed(one, error)
 
     def _cannot_accept(self, listener: socket.socket, error: OSError) -> None:
         """No descriptor or no memory is left: try again later, because the socket stays readable."""
@@ -179,7 +192,8 @@ class Acceptor:
         del self._bare[descriptor]
 
     def read_on(self, descriptor: int, reads: bool) -> None:
-        self._poll.modify(descriptor, _WATCH if reads else 0)
+        with suppress(FileNotFoundError):  # it is just being accepted
+            self._poll.modify(descriptor, _WATCH if reads else 0)
 
     def move(self, one: Bare) -> None:
         """Let the loop have a connection."""
@@ -190,27 +204,39 @@ class Acceptor:
         task.add_done_callback(self._moves.discard)
 
     def take_back(self, front: Front) -> None:
-        """Carry a connection that the loop carried until now, and that rests."""
+        """Carry a connection that the loop carried until now, and that rests. Where the kernel has no room: not yet."""
         transport = front.transport
-        if not front.resting or (owned := descriptor_of(transport)) is None:
+        if not front.resting or isinstance(transport, Bare) or (owned := descriptor_of(transport)) is None:
             return
-        descriptor = os.dup(owned)
+        try:
+            descriptor = os.dup(owned)
+        except OSError:
+            return
+        try:
+            self._poll.register(descriptor, _WATCH)
+        except OSError:
+            os.close(descriptor)
+            return
         family = transport.get_extra_info("socket").family
         one = Bare(self, front, descriptor, family, transport.get_extra_info("peername"))
         transport.set_protocol(asyncio.Protocol())
         transport.abort()  # its descriptor alone is closed: the connection has another
         front.carried_by(one)
         self._bare[descriptor] = one
-        self._poll.register(descriptor, _WATCH)
 
     async def _move(self, one: Bare) -> None:
         sock = one.as_socket()
         sock.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(lambda: _Arrival(one), sock)
-        except OSError as error:  # the client left meanwhile
+        except Exception as error:  # the client left meanwhile, or a bug
+            if not isinstance(error, OSError):
+                self._tell(one, error)
             sock.close()
             one.front.connection_lost(error)
+
+    def _tell(self, one: Bare, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
 
 
 class Listening:
@@ -392,4 +418,8 @@ class _Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         stream.set_protocol(self._one.front)
-        self._one.arrive(stream)
+        try:
+            self._one.arrive(stream)
+        except Exception:  # a bug of ours, which the loop tells; nothing would end the connection
+            self._one.front.abort()
+            raise

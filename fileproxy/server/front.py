@@ -265,10 +265,16 @@ class Front(Ends):
             self._advance()
 
     def _steer_reading(self) -> None:
-        """Read unless the handler holds the body, or too much is held of what comes behind it."""
+        """Read unless the handler holds the body, or too much is held of what comes behind it.
+
+        A head that has begun is read to its end: it has limits of its own.
+        """
         if self._eof or self.phase in (Phase.CLOSING, Phase.GONE):
             return
-        held = self._body_held if self._body is not None else len(self._held) - self._at > HELD
+        if self._body is not None:
+            held = self._body_held
+        else:
+            held = self.phase is not Phase.HEAD and len(self._held) - self._at > HELD
         if self._reading and held:
             self._reading = False
             self.transport.pause_reading()

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from fileproxy.server import acceptor
+from fileproxy.server import acceptor, connections
 from fileproxy.server.acceptor import FIRST, READ, Acceptor, Bare
 from fileproxy.server.ends import REST_S, Phase
 from fileproxy.server.front import Front
+from fileproxy.server.heads import HeadLimits
 from tests.server.test_front import POLICY, Place, until
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
@@ -338,3 +339,226 @@ async def test_a_unix_socket_has_no_peer(short_path: Path) -> None:
     assert [front.peer for front in one.fronts] == [""]
     client.sock.close()
     await closed(one)
+
+
+async def test_who_sends_without_end_does_not_keep_the_loop_from_others(door: Door, client: Client) -> None:
+    left, others = 5000, []
+
+    def feeding(raw: bytes, front: Front) -> float | None:
+        nonlocal left
+        if left == 5000:
+            asyncio.get_running_loop().call_soon(lambda: others.append(left))
+        if left:
+            left -= 1
+            client.send(KNOWN)
+        client.take()
+        return door._answer(raw, front)
+
+    door.connections.answer = feeding
+    assert READ % len(KNOWN) == FIRST % len(KNOWN) == 0  # else it moves with the first read that ends in a head
+    client.send(KNOWN * ((FIRST + 2 * READ) // len(KNOWN)))
+    await until(lambda: not left)
+    assert others
+    assert others[0] > 0
+    await until(lambda: client.take() == SAID * (5000 + (FIRST + 2 * READ) // len(KNOWN)))
+    assert len(door.acceptor) == 1
+
+
+async def test_a_proof_is_older_than_nothing_it_answers(door: Door) -> None:
+    door.turns.clear()
+    at: list[int] = []
+
+    def noting(raw: bytes, front: Front) -> float | None:
+        at.append(len(door.turns))
+        return door._answer(raw, front)
+
+    door.connections.answer = noting
+    clients = [door.client() for _ in range(3)]
+    for one in clients:
+        one.send(KNOWN)
+    await until(lambda: all(one.take() == SAID for one in clients))
+    assert len(set(at)) == 3  # who was accepted in a turn may have come after it began
+    for one in clients:
+        one.sock.close()
+
+
+class Full:
+    """An epoll that takes no more, while ``full``."""
+
+    def __init__(self, poll: Any) -> None:
+        self._poll = poll
+        self.full = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
+
+    def register(self, *args: int) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._poll.register(*args)
+
+
+async def test_a_full_epoll_ends_one_connection_and_no_other(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    full: Any = Full(door.acceptor._poll)
+    door.acceptor._poll = full
+    other = door.client()
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID * 2)
+    await until(lambda: other.take() == b"" and other.ended)
+    full.full = False
+    assert len(door.acceptor) == 1
+    other.sock.close()
+
+
+async def answered(one: Client, times: int) -> None:
+    one.send(OTHER)
+    await until(lambda: one.take().count(b"ok") == times)
+
+
+async def rested(door: Door, *clients: Client) -> None:
+    """Connections whose handler is about to be let go."""
+    for one in clients:
+        await answered(one, 1)
+    await until(lambda: all(front.phase is Phase.IDLE for front in door.fronts))
+    await door.clock.advance(REST_S)
+
+
+async def test_without_descriptors_it_stays_with_the_loop(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "RESTS", 1)  # in a turn: what fails must not keep those that come behind
+    clients = [door.client() for _ in range(2)]
+    await rested(door, *clients)
+    with monkeypatch.context() as patch:
+
+        def none_left(_: int) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        patch.setattr(os, "dup", none_left)
+        door.connections.sweep()
+        await until(lambda: not door.connections._resting)
+    for one in clients:
+        await answered(one, 2)
+    await until(lambda: all(front.phase is Phase.IDLE for front in door.fronts))
+    await door.clock.advance(REST_S)
+    door.connections.sweep()
+    await until(lambda: len(door.acceptor) == 2)
+    for one in clients:
+        one.sock.close()
+
+
+async def test_a_full_epoll_leaves_it_with_the_loop(door: Door, client: Client) -> None:
+    await rested(door, client)
+    full: Any = Full(door.acceptor._poll)
+    door.acceptor._poll = full
+    door.connections.sweep()
+    await until(lambda: not door.connections._resting)
+    client.send(OTHER)
+    await until(lambda: client.take().count(b"ok") == 2)
+    full.full = False
+
+
+async def test_who_waits_twice_comes_back_once(door: Door, client: Client) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await rested(door, client)
+    door.connections.sweep()
+    (front,) = door.fronts
+    door.connections.rests(front)
+    await until(lambda: isinstance(front.transport, Bare) and not door.connections._resting)
+    client.send(KNOWN)
+    await until(lambda: client.take().endswith(SAID))
+    assert len(door.acceptor) == 1
+    assert told == []
+
+
+async def test_a_bug_behind_the_move_ends_the_connection(
+    door: Door, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def bug(*_: object) -> Any:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(door.connections, "handler", bug)
+    client.send(OTHER)
+    await until(lambda: told and len(door.connections) == 0)
+    with pytest.raises(ConnectionResetError):
+        client.take()
+
+
+async def test_a_loop_that_cannot_take_it_ends_the_connection(
+    door: Door, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(loop, name)
+
+        async def connect_accepted_socket(self, *_: object) -> Any:
+            raise RuntimeError("cannot")
+
+    monkeypatch.setattr(door.acceptor, "_loop", Broken())
+    client.send(OTHER)
+    await until(lambda: told and len(door.connections) == 0)
+    assert [str(context["exception"]) for context in told] == ["cannot"]
+    with suppress(ConnectionResetError):
+        await until(lambda: client.take() == b"" and client.ended)
+
+
+async def test_a_head_may_be_as_long_as_is_allowed() -> None:
+    one = Door(head=HeadLimits(head=262_144, header_line=262_144))
+    client = one.client()
+    start = b"GET /long HTTP/1.1\r\nHost: a\r\nX: "
+    head = start + b"x" * (200_000 - len(start) - 4) + b"\r\n\r\n"
+    await asyncio.get_running_loop().sock_sendall(client.sock, head)
+    await until(lambda: client.take().endswith(b"ok"))
+    client.sock.close()
+    await closed(one)
+
+
+async def test_who_is_not_read_is_read_again(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    (front,) = door.fronts
+    front.transport.pause_reading()
+    client.send(KNOWN)
+    client.sock.shutdown(socket.SHUT_WR)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert client.take() == SAID
+    front.transport.resume_reading()
+    await until(lambda: client.take() == SAID * 2 and client.ended)
+
+
+async def test_what_is_written_is_flushed_although_it_is_closed_in_the_move(door: Door) -> None:
+    door.said = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + os.urandom(4_000_000)
+    client = door.client(receive_buffer=4096)
+    client.send(KNOWN)
+    await until(lambda: door.fronts and door.fronts[0].transport.get_write_buffer_size())
+    assert isinstance(door.fronts[0].transport, Bare)
+    door.connections.drain()
+    await until(lambda: client.take() and client.ended)
+    assert client.got == door.said
+    client.sock.close()
+
+
+async def test_the_sweep_looks_at_those_that_are_descriptors(door: Door, client: Client) -> None:
+    idle = door.client()
+    client.send(OTHER[:10])
+    idle.send(KNOWN)
+    await until(lambda: idle.take() == SAID and any(front.phase is Phase.HEAD for front in door.fronts))
+    await door.clock.advance(POLICY.head_timeout)
+    door.connections.sweep()
+    await until(lambda: client.take() and client.ended)
+    assert client.got.startswith(b"HTTP/1.1 408 ")
+    await door.clock.advance(POLICY.keepalive_idle)
+    door.connections.sweep()
+    await until(lambda: idle.take() and idle.ended)
+    assert idle.got == SAID
+    assert door.endings == {"head_timeout": 1}
+    idle.sock.close()
