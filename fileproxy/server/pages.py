@@ -78,8 +78,13 @@ class Pages:
         return sent
 
     def _rest(self, sent: int) -> bytes:
-        data = os.pread(self.descriptor, self.length - sent, self.offset + sent)
+        try:
+            data = os.pread(self.descriptor, self.length - sent, self.offset + sent)
+        except OSError as error:
+            self.gone()
+            raise FileChanged("The file cannot be read any more.") from error
         if len(data) < self.length - sent:
+            self.gone()  # who asks next goes the way that looks at the file
             raise FileChanged("The file became shorter while it was being sent.")
         return data
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from fileproxy.errors import FileChanged
+from fileproxy.model import FileSlice
 from fileproxy.server.front import Front
 from fileproxy.server.pages import MOST, Pages, Shelf
 
@@ -117,3 +121,27 @@ def test_the_shelf_is_bounded_and_closes_what_it_drops(shelf: Shelf) -> None:
     assert put(shelf, b"x" * 10, b"6", most) is kept[6]
     large = put(shelf, b"x" * (most + 1), b"large", most)
     assert large.descriptor < 0
+
+
+@pytest.mark.parametrize("why", ["shorter", "unreadable"])
+def test_a_stored_file_that_fails_is_not_sent_from_again(
+    shelf: Shelf, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    path, beside = tmp_path / "file", Beside(pair[0])
+    path.write_bytes(b"x" * 20_000)
+    piece = FileSlice(os.open(path, os.O_RDONLY), 0, 20_000)
+    pages = shelf.lend(b"r", piece, 1 << 24)
+    assert send(pages, beside) == 20_000
+    if why == "shorter":
+        os.truncate(path, 10_000)
+    else:
+        monkeypatch.setattr("fileproxy.server.pages.sendfile", _unreadable)
+        monkeypatch.setattr(os, "pread", _unreadable)
+    with pytest.raises(FileChanged):
+        send(pages, beside)
+    assert pages.descriptor < 0
+    assert send(pages, beside) is None
+
+
+def _unreadable(*_: int) -> int:
+    raise OSError(errno.EIO, "Input/output error")
