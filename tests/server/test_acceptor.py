@@ -20,6 +20,7 @@ from fileproxy.server.acceptor import FIRST, READ, Acceptor, Bare
 from fileproxy.server.ends import REST_S, Phase
 from fileproxy.server.front import Front
 from fileproxy.server.heads import HeadLimits
+from tests.house import descriptors
 from tests.server.test_front import POLICY, Place, until
 
 pytestmark = pytest.mark.loops("asyncio", "uvloop")
@@ -107,6 +108,7 @@ async def closed(one: Door) -> None:
     await one.connections.close()
     await one.acceptor.close()
     assert (len(one.acceptor), len(one.connections), one.counts["connections.open"]) == (0, 0, 0)
+    assert not one.acceptor._moves
 
 
 @pytest.fixture
@@ -126,6 +128,7 @@ async def test_what_is_known_is_answered_without_the_loop(door: Door, client: Cl
     assert front.peer == "127.0.0.1"
     assert len(door.acceptor) == 1
     assert door.turns[-2:] == [True, False]
+    assert front.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert door.counts["connections.accepted"] == 1
 
 
@@ -451,8 +454,10 @@ async def test_a_full_epoll_leaves_it_with_the_loop(door: Door, client: Client) 
     await rested(door, client)
     full: Any = Full(door.acceptor._poll)
     door.acceptor._poll = full
+    before = descriptors()
     door.connections.sweep()
     await until(lambda: not door.connections._resting)
+    assert descriptors() == before
     client.send(OTHER)
     await until(lambda: client.take().count(b"ok") == 2)
     full.full = False
@@ -562,3 +567,84 @@ async def test_the_sweep_looks_at_those_that_are_descriptors(door: Door, client:
     assert idle.got == SAID
     assert door.endings == {"head_timeout": 1}
     idle.sock.close()
+
+
+async def test_what_has_moved_wakes_the_acceptor_no_more(door: Door, client: Client) -> None:
+    await answered(client, 1)
+    turns = len(door.turns)
+    await answered(client, 2)
+    assert len(door.turns) == turns
+
+
+async def test_parts_are_written_once_each(door: Door) -> None:
+    parts = [b"HTTP/1.1 200 OK\r\nContent-Length: 4000003\r\n\r\n", os.urandom(4_000_000), b"", b"end"]
+
+    def answer(raw: bytes, front: Front) -> float | None:
+        front.transport.writelines(parts)
+        return door.clock.now()
+
+    door.connections.answer = answer
+    client = door.client(receive_buffer=4096)
+    client.send(KNOWN)
+    await until(lambda: client.take().endswith(b"end"))
+    assert client.got == b"".join(parts)
+    client.sock.close()
+
+
+async def test_who_takes_little_more_may_ask_again(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    (front,) = door.fronts
+    assert isinstance(front.transport, Bare)
+    front.transport._wait_with([b"late"])  # less than what makes a transport object
+    await until(lambda: client.take() == SAID + b"late")
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID + b"late" + SAID)
+    assert door.seen == []
+
+
+async def test_an_error_behind_the_answer_does_not_lose_it(door: Door) -> None:
+    door.said = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + os.urandom(4_000_000)
+
+    def failing(raw: bytes, front: Front) -> float | None:
+        door._answer(raw, front)
+        raise OSError(errno.EIO, "Input/output error")
+
+    door.connections.answer = failing
+    client = door.client(receive_buffer=4096)
+    client.send(KNOWN)
+    await until(lambda: len(client.take()) == len(door.said))
+    assert client.got == door.said
+    client.sock.close()
+
+
+async def test_what_closes_in_its_pause_stays_closed(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(acceptor, "ACCEPT_PAUSE_S", 0.0)
+    poor: Any = Poor(door.listener)
+    door.acceptor._listeners[door.listener.fileno()] = poor
+    again = loop.create_future()
+    resume = door.acceptor._resume
+
+    def resumes(descriptor: int) -> None:
+        door.listening.close()
+        resume(descriptor)
+        again.set_result(None)
+
+    monkeypatch.setattr(door.acceptor, "_resume", resumes)
+    client = door.client()
+    await again
+    assert [context["message"] for context in told] == ["a connection could not be accepted"]
+    client.sock.close()
+
+
+async def test_it_closes_in_the_midst_of_a_move() -> None:
+    one = Door()
+    client = one.client()
+    client.send(OTHER)
+    await until(lambda: one.fronts and one.fronts[0].phase is Phase.MOVING)
+    one.listening.close()
+    await closed(one)
+    client.sock.close()
