@@ -570,6 +570,8 @@ async def test_the_sweep_looks_at_those_that_are_descriptors(door: Door, client:
 
 
 async def test_what_has_moved_wakes_the_acceptor_no_more(door: Door, client: Client) -> None:
+    client.send(KNOWN)  # so that it waits there before it moves
+    await until(lambda: client.take() == SAID)
     await answered(client, 1)
     turns = len(door.turns)
     await answered(client, 2)
