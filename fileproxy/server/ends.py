@@ -38,7 +38,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 class Phase(enum.Enum):
     """Where a connection stands. IDLE → HEAD → SERVING → IDLE …, and from each of them → LINGERING → CLOSING → GONE.
 
-    Once in its life IDLE or HEAD → MOVING → IDLE.
+    IDLE or HEAD → MOVING → IDLE whenever the loop takes it over from the acceptor.
     """
 
     IDLE = "at a clean boundary: all that came was handed on and answered"
