@@ -57,7 +57,8 @@ class Acceptor:
         return len(self._bare)
 
     def listen(self, listener: socket.socket) -> Listening:
-        """Accept from a socket that listens and does not block. What is returned closes it."""
+        """Accept from a socket that listens. What is returned closes it."""
+        listener.setblocking(False)  # an inherited one may block, and with it the loop once nobody waits any more
         if listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as loops do; accepted sockets inherit it
         self._listeners[listener.fileno()] = listener

@@ -42,8 +42,7 @@ class Door(Place):
         self.connections.answer = self._answer
         self.acceptor = Acceptor(self.connections, self.turns.append)
         self.connections.acceptor = self.acceptor
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.setblocking(False)
+        self.listener = socket.create_server(("127.0.0.1", 0))  # blocks, as an inherited one may
         self.address: Any = self.listener.getsockname()
         self.listening = self.acceptor.listen(self.listener)
 
