@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from fileproxy.server.sendfile import descriptor_of
+from fileproxy.tasks import Tasks
 
 if TYPE_CHECKING:
     from fileproxy.server.front import Front
@@ -50,7 +51,7 @@ class Acceptor:
         self._poll = select.epoll()
         self._listeners: dict[int, socket.socket] = {}
         self._bare: dict[int, Bare] = {}
-        self._moves: set[asyncio.Task[None]] = set()
+        self._moves = Tasks(self._move_failed)
         self._loop.add_reader(self._poll.fileno(), self._look)
 
     def __len__(self) -> int:
@@ -75,8 +76,7 @@ class Acceptor:
         """Close what listens. The connections were closed by whoever counts them."""
         for listener in tuple(self._listeners.values()):
             self.forget(listener)
-        if self._moves:
-            await asyncio.wait(self._moves)
+        await self._moves.close()
         self._loop.remove_reader(self._poll.fileno())
         self._poll.close()
 
@@ -200,9 +200,7 @@ class Acceptor:
         """Let the loop have a connection."""
         del self._bare[one.descriptor]
         self._pause(one.descriptor)
-        task = self._loop.create_task(self._move(one))
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
+        self._moves.start(self._move(one), "move-connection")
 
     def take_back(self, front: Front) -> None:
         """Carry a connection that the loop carried until now, and that rests. Where the kernel has no room: not yet."""
@@ -235,6 +233,9 @@ class Acceptor:
                 self._tell(one, error)
             sock.close()
             one.front.connection_lost(error)
+
+    def _move_failed(self, name: str, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": f"{name} failed", "exception": error})
 
     def _tell(self, one: Bare, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
