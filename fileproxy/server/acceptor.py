@@ -15,10 +15,11 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
+from fileproxy.server.bare import READ, Arrival, Bare
 from fileproxy.server.sendfile import descriptor_of
 from fileproxy.tasks import Tasks
 
@@ -30,8 +31,7 @@ EVENTS = 256  # looked at in a turn of the loop
 ROUNDS = 4  # of such looks, while at least so many had something: the loop takes its time for each turn
 FEW = 4
 FIRST = 960  # bytes of a connection's first read: most heads, and what malloc(3) has at hand
-READ = 4096  # of the others
-READS = 8  # of a connection in a turn: who sends without end does not keep others waiting
+READS = 8  # further ones of a connection in a turn: who sends without end does not keep others waiting
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor or memory to give
 _IN = getattr(select, "EPOLLIN", 0)
 _WATCH = _IN | getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLET", 0)  # told once for all that has come
@@ -115,17 +115,17 @@ class Acceptor:
             except Exception as error:
                 self._failed(one, error)
                 continue
-            if self._read_on(one, ended=not data):
+            if self._read_rest(one, ended=not data):
                 self._poll.modify(descriptor, _WATCH)
 
-    def _read_on(self, one: Bare, *, ended: bool) -> bool:
+    def _read_rest(self, one: Bare, *, ended: bool) -> bool:
         """There may be more, of which the kernel does not tell again. Whether it should: others get their turn."""
         try:
             for _ in range(READS):
                 if not self._is_read(one):
                     return False
                 if ended:
-                    one.ended()
+                    one.front.eof_received()
                     return False
                 data = os.read(one.descriptor, READ)
                 if data:
@@ -165,7 +165,7 @@ class Acceptor:
             try:
                 one.front.connection_made(one)
                 if bare.get(descriptor) is one:
-                    self._read_on(one, ended=False)  # what a client asks has often come with it
+                    self._read_rest(one, ended=False)  # what a client asks has often come with it
                     if bare.get(descriptor) is one:
                         self._poll.register(descriptor, _WATCH if one.is_reading() else 0)  # tells of what is there
             except Exception as error:
@@ -192,7 +192,8 @@ class Acceptor:
         """A connection was closed, and with that is on no epoll any more."""
         del self._bare[descriptor]
 
-    def read_on(self, descriptor: int, reads: bool) -> None:
+    def set_reading(self, descriptor: int, reads: bool) -> None:
+        """Whether what comes for a connection is to be read."""
         with suppress(FileNotFoundError):  # it is just being accepted
             self._poll.modify(descriptor, _WATCH if reads else 0)
 
@@ -227,7 +228,7 @@ class Acceptor:
         sock = one.as_socket()
         sock.setblocking(False)
         try:
-            await self._loop.connect_accepted_socket(lambda: _Arrival(one), sock)
+            await self._loop.connect_accepted_socket(lambda: Arrival(one), sock)
         except Exception as error:  # the client left meanwhile, or a bug
             if not isinstance(error, OSError):
                 self._tell(one, error)
@@ -250,178 +251,3 @@ class Listening:
 
     def close(self) -> None:
         self._acceptor.forget(self._listener)
-
-
-class Bare(asyncio.Transport):
-    """A connection that is a descriptor and its front, and the transport of that front until it moves to the loop.
-
-    What is written goes out at once; what does not, waits for the loop's transport.
-    """
-
-    __slots__ = (
-        "_aborted", "_acceptor", "_address", "_ended", "_family", "_leaving", "_moving", "_reading", "_socket",
-        "_waiting", "descriptor", "front", "received",
-    )  # fmt: skip
-
-    def __init__(self, acceptor: Acceptor, front: Front, descriptor: int, family: int, address: object) -> None:
-        self.front = front
-        self.received = front.data_received
-        self.descriptor = descriptor  # -1: closed
-        self._acceptor = acceptor
-        self._family = family
-        self._address = address
-        self._socket: socket.socket | None = None  # owns the descriptor, once somebody wanted it
-        self._waiting: list[bytes | bytearray | memoryview[Any]] = []
-        self._reading = True
-        self._moving = self._ended = self._leaving = self._aborted = False
-
-    # --- what the acceptor calls ----------------------------------------------------------------------------------
-
-    def more(self) -> bytes:
-        """What came with the first bytes."""
-        try:
-            return os.read(self.descriptor, READ)
-        except BlockingIOError:
-            return b""
-
-    def ended(self) -> None:
-        """The client ended its side."""
-        self.front.eof_received()
-
-    def lost(self, error: OSError) -> None:
-        """The connection is broken."""
-        if not self._moving:
-            self._end(error)
-
-    def as_socket(self) -> socket.socket:
-        """The connection as an object, which closes it."""
-        if self._socket is None:
-            self._socket = socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=self.descriptor)
-        return self._socket
-
-    def arrive(self, transport: asyncio.Transport) -> None:
-        """It has moved: do on the loop's transport what was asked for meanwhile."""
-        front = self.front
-        front.carried_by(transport)
-        if self._aborted:
-            transport.abort()
-            return
-        if self._waiting:
-            front.resume_writing()  # unless the transport objects
-            transport.writelines(self._waiting)
-        if self._leaving:
-            transport.close()
-            return
-        if self._ended:
-            transport.write_eof()
-        if not self._reading:
-            transport.pause_reading()
-        front.go_on()
-
-    # --- what the front calls -------------------------------------------------------------------------------------
-
-    def move(self) -> None:
-        """Go to the loop. Nothing is read until then."""
-        if not self._moving:
-            self._moving = True
-            self._acceptor.move(self)
-
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if not self._waiting:
-            try:
-                sent = os.write(self.descriptor, data)
-            except OSError:  # it takes no more; or it is broken, which the loop's transport will find out
-                sent = 0
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]
-        self._wait_with([data])
-
-    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
-        parts = list(list_of_data)
-        sent = 0
-        if not self._waiting:
-            with suppress(OSError):  # as above
-                sent = os.writev(self.descriptor, parts)
-        rest = []
-        for part in parts:
-            if sent < len(part):
-                rest.append(memoryview(part)[sent:])
-            sent = max(0, sent - len(part))
-        if rest:
-            self._wait_with(rest)
-
-    def _wait_with(self, data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
-        """The loop's transport is to write this."""
-        self._waiting.extend(data)
-        self.front.pause_writing()
-        self.move()
-
-    def write_eof(self) -> None:
-        self._ended = True
-        self.move()
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._leaving = True
-        if not self._moving:
-            self._end(None)
-
-    def abort(self) -> None:
-        self._aborted = True
-        if not self._moving:
-            self._end(None)
-
-    def _end(self, error: Exception | None) -> None:
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor < 0:
-            return
-        self._acceptor.closed(descriptor)
-        if self._socket is None:
-            os.close(descriptor)
-        else:
-            self._socket.close()
-        self.front.connection_lost(error)
-
-    def is_closing(self) -> bool:
-        return self._leaving or self._aborted or self.descriptor < 0
-
-    def pause_reading(self) -> None:
-        self._read_on(False)
-
-    def resume_reading(self) -> None:
-        self._read_on(True)
-
-    def _read_on(self, reads: bool) -> None:
-        self._reading = reads
-        if not self._moving and self.descriptor >= 0:
-            self._acceptor.read_on(self.descriptor, reads)
-
-    def is_reading(self) -> bool:
-        return self._reading
-
-    def get_write_buffer_size(self) -> int:
-        return sum(map(len, self._waiting)) if self._waiting else 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "peername":
-            return self._address
-        return self.as_socket() if name == "socket" and self.descriptor >= 0 else default
-
-
-class _Arrival(asyncio.Protocol):
-    """Takes a connection from the loop for its front."""
-
-    def __init__(self, one: Bare) -> None:
-        self._one = one
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        stream.set_protocol(self._one.front)
-        try:
-            self._one.arrive(stream)
-        except Exception:  # a bug of ours, which the loop tells; nothing would end the connection
-            self._one.front.abort()
-            raise

@@ -15,6 +15,7 @@ import enum
 import secrets
 import socket
 import struct
+from abc import ABC, abstractmethod
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ class Phase(enum.Enum):
 _IDLE = Phase.IDLE  # looked up once: an enum's members take their time
 
 
-class Ends(asyncio.Protocol):
+class Ends(asyncio.Protocol, ABC):
     """The state of a connection, its ends, and the look at the time."""
 
     __slots__ = (
@@ -160,13 +161,13 @@ class Ends(asyncio.Protocol):
         if self.phase is Phase.IDLE and (self._served or self._connections.clock.now() - self._since >= 1.0):
             self._close()
 
+    @abstractmethod
     def _steer_reading(self) -> None:
         """Pause or resume the transport's reading, as is right now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rest(self) -> None:
         """Let the handler go."""
-        raise NotImplementedError
 
     # --- once a second --------------------------------------------------------------------------------------------
 

@@ -33,11 +33,10 @@ from fileproxy.model import Ask, Load, header
 from fileproxy.server import known
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.known import Frame, Site
-from fileproxy.server.large import is_stored, send_stored
+from fileproxy.server.large import is_stored, open_stored
 from fileproxy.server.pages import Pages, Shelf
 from fileproxy.server.proof import Bans, Disk, Memory, Proof, Standing
 from fileproxy.server.rows import BLOCK_OVERHEAD, ROW_OVERHEAD, Answer, Block, Report, Row
-from fileproxy.server.sendfile import resident
 from fileproxy.server.tally import Tally
 
 if TYPE_CHECKING:
@@ -147,17 +146,22 @@ class Fast:
     def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
         """The same for a file on disk, whose row stands: by sendfile and in one go, or the long way."""
         request_id = given if given and block.trusted else self._new_id()
-        counters, head, pages = self._service.counters, _head(row, block, request_id), row.pages
+        counters, pages = self._service.counters, row.pages
+        lent = pages is not None and pages.descriptor >= 0
+        if not lent:
+            pages = open_stored(self._disk, row.record)
+        if pages is None:
+            return None
         try:
-            if pages is not None and pages.descriptor >= 0:
-                sent = pages.send(front, head)
-            else:
-                sent = send_stored(front, self._disk, row.record, head)
+            sent = pages.send(front, _head(row, block, request_id))
         except FileChanged as error:
             for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
                 counters.add(name)
             front.abort()
             return now
+        finally:
+            if not lent:
+                pages.gone()
         if sent is None:
             return None
         counters.add("bytes.sendfile", sent)
@@ -236,14 +240,10 @@ class Fast:
 
     def _lent(self, row: Row) -> Pages | None:
         """The row's stored file for the next moments: nobody else asks for it while they last."""
-        piece = self._disk.slice_now(row.record, 0, 1)
-        if piece is None:
-            return None
-        if not resident(piece.descriptor, piece.offset, piece.length):
-            os.close(piece.descriptor)
-            return None
-        pages = self._shelf.lend(row.record.rid, piece, self._share)
-        self._loop.call_later(_LENT_S, pages.gone)
+        pages = open_stored(self._disk, row.record)
+        if pages is not None:
+            self._shelf.keep(row.record.rid, pages, self._share)
+            self._loop.call_later(_LENT_S, pages.gone)
         return pages
 
     @property

@@ -21,7 +21,7 @@ from typing import cast
 from aiohttp import web
 
 from fileproxy.http.problem import CONTENT_TYPE, problem
-from fileproxy.server.acceptor import Bare
+from fileproxy.server.bare import Bare
 from fileproxy.server.ends import LINGER_BYTES, Ends, Phase, error_answer
 from fileproxy.server.framing import BodyScanner, scanner
 from fileproxy.server.heads import BadHead, check_head, check_partial, head_end, without_upgrade

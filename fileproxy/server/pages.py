@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from fileproxy.errors import FileChanged
-from fileproxy.model import FileSlice
-from fileproxy.server.acceptor import Bare
+from fileproxy.server.bare import Bare
 from fileproxy.server.bounded import Bounded
 from fileproxy.server.sendfile import descriptor_of, room
 
@@ -118,12 +117,11 @@ class Shelf:
         self._bodies.add(rid, pages)
         return pages
 
-    def lend(self, rid: bytes, piece: FileSlice, most_bytes: int) -> Pages:
-        """A stored file, whose descriptor is the shelf's from now on."""
-        pages = Pages(piece.descriptor, max(1, most_bytes // MOST), piece.length, piece.offset, stored=True)
+    def keep(self, rid: bytes, pages: Pages, most_bytes: int) -> None:
+        """A stored file's, at most so long as there is room."""
+        pages.weight = max(1, most_bytes // MOST)
         self._bodies.most_bytes = most_bytes
         self._bodies.add(rid, pages)
-        return pages
 
     def clear(self) -> None:
         """Give all of them back."""

@@ -269,37 +269,6 @@ def send_more(descriptor: int, data: bytes) -> int:
         sock.detach()
 
 
-def send_whole(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
-    """Send a head and a slice that cannot change, when the socket takes both at once and no disk must be waited for.
-
-    For who cannot wait for the client, as the fast front. Returns what the socket did not take after all (nearly always
-    nothing), for the transport; None: nothing was sent. Raises FileChanged: a part was, and the rest is not to be had.
-    """
-    if not resident(piece.descriptor, piece.offset, piece.length):
-        return None
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)  # nothing depends on the family
-    try:
-        if room(sock, descriptor) < len(head) + piece.length:
-            return None
-        sent = sock.send(head, socket.MSG_MORE | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    except OSError:
-        return None
-    finally:
-        sock.detach()
-    rest, taken = head[sent:], 0
-    if not rest:
-        try:
-            taken = os.sendfile(descriptor, piece.descriptor, piece.offset, piece.length)
-        except OSError:  # full; or broken, which the transport will find out
-            taken = 0
-    if taken < piece.length:
-        data = os.pread(piece.descriptor, piece.length - taken, piece.offset + taken)
-        if len(data) < piece.length - taken:
-            raise FileChanged("The file became shorter while it was being sent.")
-        rest += data
-    return rest
-
-
 def room(sock: socket.SocketType, descriptor: int) -> int:
     """Bytes that a socket takes at once, about. Raises OSError."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 9 // 10 - unsent(descriptor)

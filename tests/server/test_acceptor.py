@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fileproxy.server import acceptor, connections
-from fileproxy.server.acceptor import FIRST, READ, Acceptor, Bare
+from fileproxy.server.acceptor import FIRST, Acceptor
+from fileproxy.server.bare import READ, Bare
 from fileproxy.server.ends import REST_S, Phase
 from fileproxy.server.front import Front
 from fileproxy.server.heads import HeadLimits

@@ -13,7 +13,6 @@ from typing import Any, cast
 import pytest
 
 from fileproxy.errors import FileChanged
-from fileproxy.model import FileSlice
 from fileproxy.server.front import Front
 from fileproxy.server.pages import MOST, Pages, Shelf
 
@@ -129,8 +128,8 @@ def test_a_stored_file_that_fails_is_not_sent_from_again(
 ) -> None:
     path, beside = tmp_path / "file", Beside(pair[0])
     path.write_bytes(b"x" * 20_000)
-    piece = FileSlice(os.open(path, os.O_RDONLY), 0, 20_000)
-    pages = shelf.lend(b"r", piece, 1 << 24)
+    pages = Pages(os.open(path, os.O_RDONLY), 0, 20_000, stored=True)
+    shelf.keep(b"r", pages, 1 << 24)
     assert send(pages, beside) == 20_000
     if why == "shorter":
         os.truncate(path, 10_000)

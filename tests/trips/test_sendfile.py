@@ -14,9 +14,10 @@ import pytest
 
 from fileproxy.clock import SystemClock
 from fileproxy.errors import FileChanged
-from fileproxy.model import FileSlice
 from fileproxy.server import sendfile
+from fileproxy.server.front import Front
 from fileproxy.server.pace import ClientPace
+from fileproxy.server.pages import Pages
 from tests.clients import Connection
 from tests.conftest import Authority, OpenHouse
 from tests.house import Running
@@ -321,15 +322,15 @@ async def test_the_fast_front_leaves_what_has_no_room_to_the_long_way(
         for _ in range(4):
             await client.ask("GET", "/f")
         hits = fast.statistics()["hits"]
-        monkeypatch.setattr("fileproxy.server.large.send_whole", lambda *_: None)
+        monkeypatch.setattr(Pages, "send", lambda *_: None)
         for _ in range(3):
             assert (await client.ask("GET", "/f")).sha256 == content.sha256()
         assert fast.statistics()["hits"] == hits
-        monkeypatch.setattr("fileproxy.server.large.send_whole", _short)
+        monkeypatch.setattr(Pages, "send", _short)
         assert not (await client.ask("GET", "/f")).complete
     assert running.counts["ending.upstream_changed"] == 1
 
 
-def _short(descriptor: int, head: bytes, piece: FileSlice) -> bytes | None:
-    os.write(descriptor, head)
+def _short(_: Pages, front: Front, head: bytes) -> int | None:
+    front.transport.write(head)
     raise FileChanged("The file became shorter while it was being sent.")
