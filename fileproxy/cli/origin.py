@@ -82,27 +82,28 @@ async def _serve(settings: Settings, sockets: list[socket.socket], uvloop_enable
     loop.add_signal_handler(signal.SIGINT, asked_to_end)
     counters = _page_in_memory()
     logs = Logs(settings.logs, counters=counters)
-    house = House(
-        settings,
-        counters=counters,
-        logs=logs,
-        run_dir=Path(tempfile.gettempdir()) / f"fileproxy-origin-{secrets.token_hex(4)}",  # nothing is written there
-        identity=secrets.token_hex(8),
-        facts={"uvloop_enabled": uvloop_enabled, "started_at": time.time()},
-    )
-    await house.open()
-    try:
-        backlog = settings.server.backlog
-        servers = [await house.accept_from(sock, backlog) for sock in sockets]
-        await leave.wait()
-        for server in servers:
-            server.close()
-        house.drain()
-        while house.busy and not end.is_set():  # noqa: ASYNC110 (the house counts; it has no event for zero)
-            await asyncio.sleep(DRAIN_LOOK_S)
-    finally:
-        await house.close()
-        logs.close()
+    with tempfile.TemporaryDirectory(prefix="fileproxy-origin-") as run_dir:
+        house = House(
+            settings,
+            counters=counters,
+            logs=logs,
+            run_dir=Path(run_dir),
+            identity=secrets.token_hex(8),
+            facts={"uvloop_enabled": uvloop_enabled, "started_at": time.time()},
+        )
+        await house.open()
+        try:
+            backlog = settings.server.backlog
+            servers = [await house.accept_from(sock, backlog) for sock in sockets]
+            await leave.wait()
+            for server in servers:
+                server.close()
+            house.drain()
+            while house.busy and not end.is_set():  # noqa: ASYNC110 (the house counts; it has no event for zero)
+                await asyncio.sleep(DRAIN_LOOK_S)
+        finally:
+            await house.close()
+            logs.close()
 
 
 def _page_in_memory() -> Counters:

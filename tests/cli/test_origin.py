@@ -19,12 +19,13 @@ DATA = random.Random(1).randbytes(3 * 1024 * 1024 + 7)
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "files").mkdir()
+    for name in ("files", "temporary"):
+        (tmp_path / name).mkdir()
     (tmp_path / "files" / "f").write_bytes(DATA)
     process = subprocess.Popen(
         [sys.executable, "-m", "fileproxy", "origin", str(tmp_path / "files"), "--port", "0"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -34,6 +35,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=15)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def ask(url: str, span: str = "") -> tuple[int, str | None, bytes]:
