@@ -1,4 +1,4 @@
-"""Processor seconds of a process and everything below it, and on which processor a command runs."""
+"""Processor seconds of a process and everything below it, what others took, and on which processor a command runs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def cpu_seconds(root: int) -> float:
         if fields := _fields(pid):
             ticks += sum(int(value) for value in fields[11:15])
     return ticks / TICKS
+
+
+def stolen_seconds() -> float:
+    """Seconds that the machine's host gave to others while our processors had work, all together (proc(5): steal)."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / TICKS
 
 
 def pinned(core: int, command: list[str]) -> list[str]:

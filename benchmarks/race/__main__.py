@@ -77,7 +77,7 @@ def race(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
                 names = [name for name in running if name in case.who]
                 shift = number % max(1, len(names))
                 for name in names[shift:] + names[:shift]:
-                    rows.append({**cases.turn(case, running[name], source, given.seconds), "round": number})
+                    rows.append({**cases.quiet_turn(case, running[name], source, given.seconds), "round": number})
                     _say(rows[-1])
         for name, peer in running.items():
             about[name]["peak_rss_mib"] = cases.peak_rss_mib(peer)
@@ -95,7 +95,8 @@ def _learn(running: dict[str, Peer], some: list[cases.Case], source: Peer) -> No
 def _say(row: dict[str, Any]) -> None:
     print(
         f"{row['round'] + 1} {row['case']:<8} {row['contestant']:<16} {row['cpu_us']:10.2f} us  "
-        f"{row['requests_per_s']:9.0f} /s  server {row['server_busy']:4.0%}  client {row['client_busy']:4.0%}",
+        f"{row['requests_per_s']:9.0f} /s  server {row['server_busy']:4.0%}  client {row['client_busy']:4.0%}  "
+        f"stolen {row['stolen']:4.0%}  tries {row['tries']}",
         flush=True,
     )
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
-from benchmarks.cpu import cpu_seconds, tree
+from benchmarks.cpu import cpu_seconds, stolen_seconds, tree
 from benchmarks.peers import Peer
 from benchmarks.race import client
 from benchmarks.race.contestants import asked
@@ -19,8 +20,10 @@ KIB, MIB = 1024, 1024**2
 FILES = {"1k": KIB, "64k": 64 * KIB, "1m": MIB, "1g": 1024 * MIB}
 KEPT = 64  # connections
 DOWNLOADS = 2  # of the largest file in a turn
+STOLEN = 0.03  # of a turn's time: with more of it given to others by the machine's host, a turn is tried again
+TRIES = 4
 HITS_AN_ASK = 10_000  # a peer that asks its origin more often than once in so many hits did not serve from its cache
-Row = dict[str, float | str | None]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,23 @@ def fetched(peer: Peer, path: str) -> tuple[str, str]:
         return digest.hexdigest(), "; ".join(fields)
 
 
+def quiet_turn(case: Case, peer: Peer, source: Peer, seconds: float) -> Row:
+    """A turn in which the machine was ours; of ``TRIES`` the one that comes nearest to that."""
+    rows: list[Row] = []
+    while len(rows) < TRIES and not (rows and rows[-1]["stolen"] <= STOLEN):
+        rows.append(turn(case, peer, source, seconds))
+    return {**min(rows, key=lambda row: float(row["stolen"])), "tries": len(rows)}
+
+
 def turn(case: Case, peer: Peer, source: Peer, seconds: float) -> Row:
     """One turn: its figures. RuntimeError when these were not hits, or the client saw an error."""
     path, size = f"/{case.file}", FILES[case.file]
     settle(peer)
     peer.fetch("/1k")
     asks = asked(source)
-    cpu = peer.cpu_seconds()
+    cpu, stolen = peer.cpu_seconds(), stolen_seconds()
     load = case.load(peer, path, size, seconds)
-    cpu = peer.cpu_seconds() - cpu
+    cpu, stolen = peer.cpu_seconds() - cpu, stolen_seconds() - stolen
     asks = asked(source) - asks - 1
     if asks * HITS_AN_ASK > load.requests:  # Traffic Server asks again now and then, one time in 80,000
         raise RuntimeError(f"{peer.name} asked the origin {asks} times in {load.requests} requests of {case.name}")
@@ -139,6 +150,7 @@ def turn(case: Case, peer: Peer, source: Peer, seconds: float) -> Row:
         "cpu_s_per_gib": cpu / (load.requests * size / 1024**3),
         "server_busy": cpu / load.seconds,
         "client_busy": load.busy,
+        "stolen": stolen / load.seconds,
         "p50_ms": load.p50_ms,
         "p99_ms": load.p99_ms,
     }

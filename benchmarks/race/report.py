@@ -8,6 +8,7 @@ from benchmarks import network_plots
 from benchmarks.network_report import Section, as_html, as_markdown
 from benchmarks.race import figures as judged
 from benchmarks.race.cases import BY_NAME as CASES
+from benchmarks.race.cases import STOLEN, TRIES
 from benchmarks.race.contestants import BY_NAME, OURS, PEERS
 
 Report = dict[str, Any]
@@ -57,9 +58,17 @@ def _about(report: Report) -> list[str]:
         "Of nginx's ways the one with the least CPU counts. Only ratios of one run mean something.",
         f"* at a rate: the load generator used {judged.BUSY:.0%} of its processor or more, so the server may be able "
         "to do better. CPU does not depend on that.",
+        f"The machine's host gives time to others: a turn of which that took more than {STOLEN:.0%} is tried again, "
+        f"{TRIES} times at most, and the one it took the least of counts. {_stolen(report)}",
         "*Both ends*: the same cost with the load generator's. On loopback, what an acknowledgement lets go is sent at "
         "the client's cost, so of large bodies the server's share falls with the client's receive window.",
     ]
+
+
+def _stolen(report: Report) -> str:
+    rows = report["rows"]
+    again, loud = sum(row["tries"] > 1 for row in rows), sum(row["stolen"] > STOLEN for row in rows)
+    return f"Of {len(rows)} turns {again} were tried again, and {loud} stayed above that."
 
 
 def _who(report: Report) -> list[list[str]]:
