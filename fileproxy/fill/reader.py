@@ -17,7 +17,8 @@ from fileproxy.fill.states import State
 from fileproxy.fill.values import Need
 from fileproxy.model import UNKNOWN_SIZE, FileSlice, Piece
 
-MOST_BLOCKS = 16  # of a file handed on as one slice: each was checked before
+CHECKED_BLOCKS = 16  # of a file asked for at once where each may have to be checked before
+OPEN_BLOCKS = 64  # and where they were: each slice is begun and ended, which costs as much as sending a MiB
 
 
 class EntryBody:
@@ -118,7 +119,7 @@ class EntryBody:
     async def _from_store(self, position: int, stop: int) -> Piece | None:
         entry, meta = self.entry, self.entry.meta
         index, within = divmod(position, meta.block)
-        piece = await entry.shared.store.read(meta, index, self._blocks(position, stop))
+        piece = await entry.shared.store.read(meta, index, self._blocks(position, stop, CHECKED_BLOCKS))
         if piece is None:
             entry.lost(index)
             return None
@@ -129,13 +130,13 @@ class EntryBody:
     def _open_slice(self, position: int, stop: int) -> Piece | None:
         """What can be had of a file that is open, without waiting."""
         index, within = divmod(position, self.entry.meta.block)
-        piece = self.entry.shared.store.slice_now(self.entry.meta, index, self._blocks(position, stop))
+        piece = self.entry.shared.store.slice_now(self.entry.meta, index, self._blocks(position, stop, OPEN_BLOCKS))
         return None if piece is None else self._part(piece, within, stop - position)
 
-    def _blocks(self, position: int, stop: int) -> int:
+    def _blocks(self, position: int, stop: int, most: int) -> int:
         """How many blocks are asked for at once."""
         meta = self.entry.meta
-        return min(MOST_BLOCKS, -(-(position % meta.block + min(stop, meta.size) - position) // meta.block))
+        return min(most, -(-(position % meta.block + min(stop, meta.size) - position) // meta.block))
 
     def _part(self, piece: FileSlice, within: int, most: int) -> FileSlice:
         """The wanted part of a slice, whose descriptor is ours from now on."""
