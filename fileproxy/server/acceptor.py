@@ -118,6 +118,20 @@ class Acceptor:
             if self._read_rest(one, ended=not data):
                 self._poll.modify(descriptor, _WATCH)
 
+    def _read_first(self, one: Bare) -> None:
+        """What a client asks has often come with it. Of what more is there the kernel tells."""
+        try:
+            data = os.read(one.descriptor, FIRST)
+        except BlockingIOError:
+            return
+        if len(data) == FIRST:
+            data += one.more()
+        if data:
+            self._turn(True)  # it may have come after the turn began
+            one.received(data)
+        else:
+            one.front.eof_received()
+
     def _read_rest(self, one: Bare, *, ended: bool) -> bool:
         """There may be more, of which the kernel does not tell again. Whether it should: others get their turn."""
         try:
@@ -165,7 +179,7 @@ class Acceptor:
             try:
                 one.front.connection_made(one)
                 if bare.get(descriptor) is one:
-                    self._read_rest(one, ended=False)  # what a client asks has often come with it
+                    self._read_first(one)
                     if bare.get(descriptor) is one:
                         self._poll.register(descriptor, _WATCH if one.is_reading() else 0)  # tells of what is there
             except Exception as error:

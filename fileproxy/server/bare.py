@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +35,7 @@ class Bare(asyncio.Transport):
         self._family = family
         self._address = address
         self._socket: socket.socket | None = None  # owns the descriptor, once somebody wanted it
-        self._waiting: list[bytes | bytearray | memoryview[Any]] = []
+        self._waiting: Sequence[bytes | bytearray | memoryview[Any]] = ()
         self._reading = True
         self._moving = self._ended = self._leaving = self._aborted = False
 
@@ -113,7 +113,7 @@ class Bare(asyncio.Transport):
 
     def _wait_with(self, data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
         """The loop's transport is to write this."""
-        self._waiting.extend(data)
+        self._waiting = [*self._waiting, *data]
         self.front.pause_writing()
         self.move()
 

@@ -103,6 +103,7 @@ class Connections:
         self._per_client: dict[str, int] = {}  # a Counter takes twice as long
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
+        self._came = self._left = 0  # connections that are not counted yet
         self.acceptor: Acceptor | None = None  # has connections that rest
         self._resting: list[Front] = []
 
@@ -121,8 +122,8 @@ class Connections:
 
     def admit(self, front: Front) -> str | None:
         """Count a new connection. Returns "" to serve it, why not to say so to it, or None to just reset it."""
-        self.counters.add("connections.accepted")
-        self.counters.add("connections.open")
+        self._count_soon()
+        self._came += 1
         refusal = self._refusal(front)
         if not refusal:
             self._open.add(front)
@@ -156,17 +157,29 @@ class Connections:
 
     def lost(self, front: Front) -> None:
         """A connection that was counted has gone."""
-        self.counters.add("connections.open", -1)
+        self._count_soon()
+        self._left += 1
         if front not in self._open:
             self._turned_away.discard(front)
             return
         self._open.remove(front)
-        self._paces.pop(front, None)
+        if self._paces:
+            self._paces.pop(front, None)
         left = self._per_client[front.peer] - 1
         if left:
             self._per_client[front.peer] = left
         else:
             del self._per_client[front.peer]
+
+    def _count_soon(self) -> None:
+        """All of a turn of the loop are counted together: one by one takes a tenth as long as serving them."""
+        if not (self._came or self._left):
+            self._loop.call_soon(self._count)
+
+    def _count(self) -> None:
+        came, left, self._came, self._left = self._came, self._left, 0, 0
+        self.counters.add("connections.accepted", came)
+        self.counters.add("connections.open", came - left)
 
     def rests(self, front: Front) -> None:
         """Its handler was let go."""
@@ -237,3 +250,4 @@ class Connections:
             await asyncio.wait(tasks)
         while self._open or self._turned_away:  # noqa: ASYNC110  (one turn or two: connection_lost is already scheduled)
             await asyncio.sleep(0)
+        self._count()

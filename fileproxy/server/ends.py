@@ -51,7 +51,7 @@ class Phase(enum.Enum):
     GONE = "aborted or lost: its descriptor may already be another's"
 
 
-_IDLE = Phase.IDLE  # looked up once: an enum's members take their time
+_IDLE, _CLOSING, _GONE = Phase.IDLE, Phase.CLOSING, Phase.GONE  # looked up once: an enum's members take their time
 
 
 class Ends(asyncio.Protocol, ABC):
@@ -149,11 +149,12 @@ class Ends(asyncio.Protocol, ABC):
 
     def _close(self) -> None:
         """Close; what is buffered is still flushed, for as long as the client takes it (see the sweep)."""
-        if self.phase not in (Phase.CLOSING, Phase.GONE):
-            self.phase = Phase.CLOSING
+        phase = self.phase
+        if phase is not _CLOSING and phase is not _GONE:
+            self.phase = _CLOSING
             self._held, self._at, self._body = b"", 0, None
-            self._since = self._connections.clock.now()
-            self._buffered = self.transport.get_write_buffer_size()
+            if (left := self.transport.get_write_buffer_size()) > 0:
+                self._since, self._buffered = self._connections.clock.now(), left
             self.transport.close()
 
     def drain(self) -> None:

@@ -28,7 +28,7 @@ from fileproxy.server.heads import BadHead, check_head, check_partial, head_end,
 from fileproxy.server.known import LONGEST_HEAD
 from fileproxy.server.serving import Serving, Tap
 
-_IDLE = Phase.IDLE  # looked at for every hit
+_IDLE, _SERVING, _GONE = Phase.IDLE, Phase.SERVING, Phase.GONE  # looked at for every hit
 HELD = 64 * 1024  # bytes of following requests kept before reading pauses
 
 
@@ -71,7 +71,7 @@ class Front(Ends):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the handler at once, so that its upstream is let go."""
-        self.phase = Phase.GONE
+        self.phase = _GONE
         self._connections.lost(self)
         self._held = b""
         self._body = None
@@ -86,7 +86,7 @@ class Front(Ends):
                 self._since = answered_at
                 self._served = True
                 return
-        if phase is Phase.SERVING:
+        if phase is _SERVING:
             self._take_more(data)
         elif phase is Phase.LINGERING:
             self._thrown_away += len(data)
@@ -111,12 +111,13 @@ class Front(Ends):
     def eof_received(self) -> bool:
         """Half-close: who waits for an answer gets it (within ``server.half_close_grace``); True keeps it open."""
         self._eof = True
-        self._eof_at = self._connections.clock.now()
-        if self.phase is Phase.SERVING:
+        phase = self.phase
+        if phase is _SERVING:
+            self._eof_at = self._connections.clock.now()
             if self._body is not None:  # its end can never come
                 self.abort("client_gone")
             return True
-        if self.phase is Phase.HEAD:
+        if phase is Phase.HEAD:
             self._connections.counters.add("ending.malformed")
         self._close()
         return True

@@ -192,6 +192,25 @@ async def test_who_asks_for_the_last_time_is_closed_behind_the_answer(door: Door
     await until(lambda: len(door.connections) == 0)
 
 
+async def test_those_of_a_turn_are_counted_together(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int]] = []
+    add = door.counts.add
+
+    def tell(name: str, amount: int = 1) -> None:
+        told.append((name, amount))
+        add(name, amount)
+
+    monkeypatch.setattr(door.counts, "add", tell)
+    clients = [door.client() for _ in range(5)]
+    for one in clients:
+        one.send(LAST)
+    await until(lambda: all(one.take() == SAID and one.ended for one in clients))
+    await asyncio.sleep(0)
+    assert told == [("connections.accepted", 5), ("connections.open", 0)]
+    for one in clients:
+        one.sock.close()
+
+
 async def test_who_does_not_take_its_answer_gets_all_of_it_later(door: Door) -> None:
     door.said = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + os.urandom(4_000_000)
     client = door.client(receive_buffer=4096)
