@@ -189,6 +189,11 @@ def is_connected(body: object) -> TypeGuard[Connected]:
     return hasattr(body, "nudge") and hasattr(body, "path")
 
 
+def has_landed(body: object) -> bool:
+    """Whether all of it is here, so that it can neither break nor be too slow."""
+    return getattr(body, "landed", False)
+
+
 class BytesBody:
     """A body that is already in memory."""
 

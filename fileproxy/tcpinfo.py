@@ -100,19 +100,20 @@ def first_round_trip_s(now: TcpInfo) -> float:
 class NetPath:
     """The connection that an answer came over, for whoever wants to know how far away its other end is.
 
-    ``mirror``: the label it is counted under. ``rtt_s``: the smoothed round trip when the head was here, or else the
-    time the connection took to open; None when neither is known. Where a packet of the handshake was lost, the kernel
-    begins with what it took to send it again, a second: on a new connection the shortest is then the better one.
+    ``mirror``: the label it is counted under. ``first``: the reading when the head was here. ``rtt_s``: its smoothed
+    round trip, or else the time the connection took to open; None when neither is known. Where a packet of the
+    handshake was lost, the kernel begins with what it took to send it again, a second: on a new connection the shortest
+    is then the better one.
     """
 
-    __slots__ = ("_transport", "mirror", "rtt_s")
+    __slots__ = ("_transport", "first", "mirror", "rtt_s")
 
     def __init__(
         self, mirror: str, transport: asyncio.BaseTransport | None = None, *, connect_s: float | None = None
     ) -> None:
         self.mirror = mirror
         self._transport = transport
-        now = self.tcp()
+        self.first = now = self.tcp()
         self.rtt_s: float | None = connect_s if now is None else first_round_trip_s(now) or connect_s
 
     def narrow(self, most: int) -> None:

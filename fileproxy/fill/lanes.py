@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fileproxy.control.growth import MOST
 from fileproxy.control.roundtrips import Paths
+from fileproxy.tcpinfo import NetPath
 
 REMEMBERED_S = 600.0
 SLOW_S = 30.0  # how long a mirror that was far slower than another is rather not asked for parts
@@ -89,6 +90,13 @@ class Lanes:
     def heard(self, mirror: str, now: float) -> None:
         """The mirror sent somebody something."""
         self._heard[mirror] = now
+
+    def landed(self, path: NetPath | None, now: float) -> None:
+        """An answer was here at once: what it tells of the path to its mirror."""
+        if path is not None:
+            self.heard(path.mirror, now)
+            if path.rtt_s:
+                self.paths.felt(path.mirror, path.rtt_s, now)
 
     def silence_s(self, own: int, mirror: str, usual_s: float, now: float) -> float:
         """How long a connection may be silent before another is tried: so long as usual, but longer where no download

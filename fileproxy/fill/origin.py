@@ -30,6 +30,7 @@ from fileproxy.model import (
     Body,
     Headers,
     Meta,
+    has_landed,
     header,
     header_values,
     is_connected,
@@ -208,6 +209,9 @@ class OriginSource:
         if lanes is None or shared is None or lanes.most == 1 or not is_connected(body):
             return got
         if (header(meta.headers, "Accept-Ranges") or "").lower() == "none":
+            return got
+        if has_landed(body):
+            lanes.landed(body.path, self._clock.now())
             return got
         stream = Stream(
             got[0],

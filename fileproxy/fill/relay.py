@@ -27,6 +27,7 @@ from fileproxy.model import (
     Piece,
     PipeSlice,
     Want,
+    has_landed,
     header,
     is_piping,
     is_seekable,
@@ -39,6 +40,8 @@ def lasting(answer: Answer, want: Want, source: Callable[[], Source], clock: Clo
 
     ``source`` makes the one that the rest is asked of.
     """
+    if has_landed(answer.body):
+        return answer
     span = _span(answer)
     if want.method != "GET" or span is None or not is_pinned(answer.headers, clock.time()):
         return answer

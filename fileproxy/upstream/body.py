@@ -123,6 +123,11 @@ class HttpBody:
         """Bytes that came so far."""
         return self._received
 
+    @property
+    def landed(self) -> bool:
+        """All of it is here, read or not."""
+        return self.length is not None and self._content.total_bytes >= self.length
+
     def when_over(self, tell: Callable[[FileProxyError | None], None]) -> None:
         """``tell`` once: None at the proved end or when it is closed before, else the error that it broke with."""
         self._on_over = tell

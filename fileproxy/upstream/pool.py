@@ -132,6 +132,8 @@ class Upstream:
 
     def _order(self, want: Want) -> list[int]:
         """The mirrors in the order in which this request asks them."""
+        if len(self._mirrors.all) == 1:
+            return [0]
         now = self._clock.now()
         servers, settings = self._settings.servers, self._settings
         known = [

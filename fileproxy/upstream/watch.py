@@ -28,7 +28,7 @@ class Watch:
         self._since = clock.now()
         self._received = 0
         self._waited_s = 0.0
-        self._last = path.tcp()
+        self._last = path.first
         news = Sample() if self._last is None or not fresh else between(None, self._last)
         quality.take(
             Sample(path.rtt_s, first_byte_s, None, news.segments, news.lost, failed=False),

@@ -166,7 +166,7 @@ async def test_tls_begins_on_it(secure_origin: Origin, get: Get, begin: Callable
 async def test_a_near_server_that_is_slow_is_asked_over_more_connections(
     origin: Origin, get: Get, begin: Callable[..., Early]
 ) -> None:
-    origin.script("/f", Reply(BIG, rate=MIB))
+    origin.script("/f", Reply(BIG, rate=MIB // 3))
     await get(origin, content=BIG, client=Client(early=begin(origin)))
     assert origin.accepted > 2
 

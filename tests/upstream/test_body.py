@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fileproxy.errors import BadAnswer, FileProxyError, IdleTimeout, Truncated, UpstreamReset
-from fileproxy.model import Answer
+from fileproxy.model import Answer, BytesBody, has_landed
 from fileproxy.upstream.body import HttpBody
 from tests.house import Watched, settled
 from tests.origin import KIB, MIB, Content, Gate, Origin, Reply, fin, reset, stall
@@ -210,6 +210,21 @@ async def test_an_answer_that_is_here_unread_keeps_the_connection(origin: Origin
     await answer.body.aclose()
     assert await read(await made.fetch(want())) == b"y"
     assert origin.accepted == 1
+
+
+async def test_it_has_landed_once_all_of_it_is_here(origin: Origin, transport: MakeTransport) -> None:
+    origin.script(
+        "/f", Reply(b"x" * 1000, framing="chunked"), Reply(b"x" * 1000, breaks=stall(500)), Reply(b"x" * 1000)
+    )
+    made, _ = transport(origin)
+    chunked, part, whole = [await made.fetch(want()) for _ in range(3)]
+    await settled(lambda: not has_landed(whole.body))
+    assert [has_landed(one.body) for one in (chunked, part, whole)] == [False, False, True]
+    assert not has_landed(BytesBody(b"x"))  # it never was on its way
+    assert await read(whole) == b"x" * 1000
+    assert has_landed(whole.body)
+    for one in (chunked, part):
+        await one.body.aclose()
 
 
 async def test_a_rest_that_is_not_here_is_not_waited_for(origin: Origin, transport: MakeTransport) -> None:

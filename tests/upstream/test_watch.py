@@ -74,7 +74,7 @@ async def test_loss_in_mid_body_changes_what_a_running_body_is_allowed(
     path = PathQuality()
     watch = Watch(
         path,
-        Readings(start, start, start._replace(data_segs_in=6000, out_of_order=900)),
+        Readings(start, start._replace(data_segs_in=6000, out_of_order=900)),
         SystemClock(),
         first_byte_s=0.01,
         fresh=True,
