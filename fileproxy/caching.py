@@ -133,7 +133,7 @@ class Caching:
         alone = self._origin(generation, name, writes=False)
         return PeerSource(self.owners, name, route, alone, self._counters)
 
-    def relay(self, generation: Generation, upstream: str) -> Source:
+    def relay(self, generation: Generation, upstream: str) -> OriginSource:
         """Where the rest of an answer comes from that nobody keeps."""
         return self._origin(generation, upstream, writes=False)
 

@@ -91,12 +91,11 @@ class Lanes:
         """The mirror sent somebody something."""
         self._heard[mirror] = now
 
-    def landed(self, path: NetPath | None, now: float) -> None:
+    def landed(self, path: NetPath, now: float) -> None:
         """An answer was here at once: what it tells of the path to its mirror."""
-        if path is not None:
-            self.heard(path.mirror, now)
-            if path.rtt_s:
-                self.paths.felt(path.mirror, path.rtt_s, now)
+        self.heard(path.mirror, now)
+        if path.rtt_s:
+            self.paths.felt(path.mirror, path.rtt_s, now)
 
     def silence_s(self, own: int, mirror: str, usual_s: float, now: float) -> float:
         """How long a connection may be silent before another is tried: so long as usual, but longer where no download

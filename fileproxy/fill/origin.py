@@ -37,6 +37,7 @@ from fileproxy.model import (
     is_seekable,
     without,
 )
+from fileproxy.tcpinfo import NetPath
 
 _PART = frozenset({"content-range", "content-length"})
 
@@ -211,7 +212,7 @@ class OriginSource:
         if (header(meta.headers, "Accept-Ranges") or "").lower() == "none":
             return got
         if has_landed(body):
-            lanes.landed(body.path, self._clock.now())
+            self.landed(body.path)
             return got
         stream = Stream(
             got[0],
@@ -227,6 +228,11 @@ class OriginSource:
             counters=shared.counters,
         )
         return stream, 0
+
+    def landed(self, path: NetPath | None) -> None:
+        """An answer of the upstream was here at once: what that tells of the path it came over."""
+        if self._lanes is not None and path is not None:
+            self._lanes.landed(path, self._clock.now())
 
     def _parts(self, meta: Meta, need: Need) -> Parts:
         return Parts(self._upstream, need.want, meta, self._clock, size_and_time=self._size_and_time)

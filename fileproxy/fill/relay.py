@@ -17,7 +17,8 @@ from fileproxy.clock import Clock
 from fileproxy.errors import Shed, Truncated, UpstreamError
 from fileproxy.fill.flight import BARREN_MOST, pause_s
 from fileproxy.fill.join import is_pinned
-from fileproxy.fill.values import Need, Source, Span
+from fileproxy.fill.origin import OriginSource
+from fileproxy.fill.values import Need, Span
 from fileproxy.http.ranges import parse_content_range
 from fileproxy.model import (
     Answer,
@@ -35,12 +36,13 @@ from fileproxy.model import (
 )
 
 
-def lasting(answer: Answer, want: Want, source: Callable[[], Source], clock: Clock, counters: Counters) -> Answer:
+def lasting(answer: Answer, want: Want, source: Callable[[], OriginSource], clock: Clock, counters: Counters) -> Answer:
     """``answer`` to ``want``, with a body that goes on after a break where that can be shown to be right.
 
     ``source`` makes the one that the rest is asked of.
     """
     if has_landed(answer.body):
+        source().landed(answer.path)
         return answer
     span = _span(answer)
     if want.method != "GET" or span is None or not is_pinned(answer.headers, clock.time()):

@@ -153,8 +153,9 @@ class Ends(asyncio.Protocol, ABC):
         if phase is not _CLOSING and phase is not _GONE:
             self.phase = _CLOSING
             self._held, self._at, self._body = b"", 0, None
-            if (left := self.transport.get_write_buffer_size()) > 0:
-                self._since, self._buffered = self._connections.clock.now(), left
+            self._buffered = self.transport.get_write_buffer_size()
+            if self._buffered:
+                self._since = self._connections.clock.now()
             self.transport.close()
 
     def drain(self) -> None:

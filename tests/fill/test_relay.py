@@ -71,12 +71,14 @@ class Coming(Half):
 
 @pytest.mark.parametrize("landed", [True, False])
 async def test_what_has_landed_needs_nobody_who_mends_it(landed: bool) -> None:
-    clock = ManualClock()
-    answer = Answer(200, "OK", (("ETag", '"a"'),), Coming(landed))
-    want = Want("GET", Target("/f"), ())
-    told = lasting(answer, want, lambda: cast(Any, None), clock, Watched())
+    clock, lanes = ManualClock(), Lanes()
+    body = Coming(landed)
+    answer = Answer(200, "OK", (("ETag", '"a"'),), body, path=body.path)
+    source = OriginSource(cast(Any, None), writes=False, block=1, clock=clock, ban=lambda: 0, lanes=lanes)
+    told = lasting(answer, Want("GET", Target("/f"), ()), lambda: source, clock, Watched())
     assert (told is answer) == landed
     assert isinstance(told.body, LastingBody) != landed
+    assert ("files/a" in lanes.paths.describe()) == landed  # the other one tells once it is read
 
 
 @pytest.mark.parametrize("landed", [True, False])
