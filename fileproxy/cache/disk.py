@@ -38,7 +38,6 @@ from fileproxy.tasks import Tasks
 
 SMALL = 256 * 1024  # bytes of a file; it belongs into memory, and is not kept open
 QUEUE_BYTES = 64 * 1024 * 1024  # of blocks that wait to be written
-WORTH_TWO = 4  # blocks of a run that two threads share
 READ_PATIENCE_S = 5.0  # then the client is better served by the origin
 WRITE_PATIENCE_S = 30.0
 CLOSE_PATIENCE_S = 5.0
@@ -78,6 +77,7 @@ class DiskTier:
         self._seen = Seen()
         self._opened = Opened()
         self._queued = 0  # bytes
+        self._next_writer = 0  # runs of blocks go to each in turn
         self._writing: set[asyncio.Event] = set()
         self._closed = False
         self._care = DiskCare(
@@ -211,14 +211,12 @@ class DiskTier:
         jobs: list[Awaitable[list[bool]]] = []
         done = 0
         while done < len(blocks):
-            slot = _slot(first + done)
-            most = extents.BLOCKS - slot
-            # One thread alone hardly gets the interpreter where the loop is busy. Of a new file one makes the head.
-            if len(blocks) >= WORTH_TWO and slot:
-                most = min(most, -(-len(blocks) // 2))
-            part = blocks[done : done + most]
-            jobs.append(self._write_within(meta, first + done, part, meta.key[0] + first + len(jobs)))
+            part = blocks[done : done + extents.BLOCKS - _slot(first + done)]
+            self._next_writer += 1
+            jobs.append(self._write_within(meta, first + done, part, self._next_writer))
             done += len(part)
+        if len(jobs) == 1:
+            return await jobs[0]
         return [one for stored in await asyncio.gather(*jobs) for one in stored]
 
     async def _write_within(self, meta: Meta, first: int, blocks: Sequence[bytes], writer: int) -> list[bool]:

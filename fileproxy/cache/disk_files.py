@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Kind = Literal["record", "extent", "leftover"]
@@ -43,19 +42,6 @@ class Files:
         while view:
             written = os.pwrite(descriptor, view, offset)
             view, offset = view[written:], offset + written
-
-    def write_all(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
-        """All of ``pieces``, one behind the other, at ``offset``: one call, as far as the system takes them so."""
-        if len(pieces) == 1 or not hasattr(os, "pwritev"):
-            for piece in pieces:
-                self.write(descriptor, piece, offset)
-                offset += len(piece)
-            return
-        written = os.pwritev(descriptor, pieces, offset)
-        for piece in pieces:
-            if written < len(piece):
-                self.write(descriptor, memoryview(piece)[written:], offset + written)
-            offset, written = offset + len(piece), max(0, written - len(piece))
 
     def sync(self, descriptor: int) -> None:
         """What was written to this file is on the medium when this returns."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ HEAD_START, HEAD_END = _MARK, HEAD_BYTES + BLOCKS * _SLOT_BYTES  # of mark and s
 _EMPTY = bytes(_SLOT_BYTES)
 _COMMITTED = 0x4B4C4201
 _CHUNK = 256 * 1024
+_beginning = threading.Lock()  # two threads that begin a file give it one mark
 _CHECKED_AT_ONCE = 8 * 1024 * 1024  # bytes; longer runs would delay the first one
 
 
@@ -185,28 +187,31 @@ def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequenc
     number, slot = divmod(first, BLOCKS)
     extent = extent_of(meta, number)
     head, grown = extent.head(), 0
-    crcs = [crc32(data, extent.seed(slot + at)) for at, data in enumerate(blocks)]
-    missing, refused = list[int](), set[int]()
+    crcs, refused = dict[int, int](), set[int]()  # by slot what was written; by index what was not
     descriptor = open_to_write(files, path_of(folder, extent.name), os.O_RDWR)
     try:
         start = os.pread(descriptor, DATA, 0)
         if start[:_MARK] != head:
-            files.write(descriptor, head + os.urandom(HEAD_BYTES - _MARK), 0)
-            grown += 0 if start else DATA
-        for at, (data, crc) in enumerate(zip(blocks, crcs, strict=True)):
-            there = extent.committed(start[HEAD_BYTES:], slot + at)
+            with _beginning:
+                start = os.pread(descriptor, DATA, 0)
+                if start[:_MARK] != head:
+                    files.write(descriptor, head + os.urandom(HEAD_BYTES - _MARK), 0)
+                    grown += 0 if start else DATA
+        for at, data in enumerate(blocks, slot):  # each written while its checksum has it in the processor's cache
+            crc = crc32(data, extent.seed(at))
+            there = extent.committed(start[HEAD_BYTES:], at)
             if there is None:
                 grown += taken(len(data))
             elif there >= 0 and there != crc:
-                refused.add(first + at)
+                refused.add(number * BLOCKS + at)
                 continue
-            elif there >= 0 and extent.crc_on_disk(descriptor, slot + at) == crc:
+            elif there >= 0 and extent.crc_on_disk(descriptor, at) == crc:
                 continue
-            missing.append(at)
-        for at, end in _runs(missing):
-            files.write_all(descriptor, blocks[at:end], extent.offset_of(slot + at))
-            slots = b"".join(extent.slot(slot + one, crcs[one]) for one in range(at, end))
-            files.write(descriptor, slots, HEAD_BYTES + (slot + at) * _SLOT_BYTES)
+            files.write(descriptor, data, extent.offset_of(at))
+            crcs[at] = crc
+        for at, end in _runs(list(crcs)):
+            slots = b"".join(extent.slot(one, crcs[one]) for one in range(at, end))
+            files.write(descriptor, slots, HEAD_BYTES + at * _SLOT_BYTES)
     finally:
         files.close(descriptor)
     return Written(grown, frozenset(refused))

@@ -8,7 +8,7 @@
 * Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block. What is being
   dropped is not found any more, also before its turn has come.
 * Blocks that follow each other and wait in a lane are written together: a thread gets little time of a busy worker's
-  interpreter, and one job takes as much of it for eight blocks as for one.
+  interpreter, and one job takes as much of it for eight blocks as for one. Two such runs may be under way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fileproxy.cache.ban import Judged
@@ -27,6 +28,8 @@ from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker, beside what memory has room for
 MOST_TOGETHER = 8 * 1024 * 1024  # bytes of one write; a slow disk must get it done in time
+AT_ONCE = 2  # runs of blocks of one lane, each with a thread
+WORTH_SECOND = 4  # waiting blocks; fewer are better written with those that are still to come
 LANES = 4
 SMALL = 256 * 1024  # bytes of a block; larger ones are not kept in memory where there is a disk tier
 Job = Callable[[], Awaitable[object]]
@@ -75,6 +78,24 @@ class _Write:
     lost: Lost
 
 
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What waits for its turn, and how much is under way: one job, or up to ``AT_ONCE`` runs of blocks, so that no
+    thread of the disk waits until a busy loop hands it the next one.
+    """
+
+    waiting: deque[Job | _Write] = field(default_factory=deque)
+    running: int = 0
+    writes: bool = False  # what runs are blocks
+
+    def may_begin(self) -> bool:
+        """Whether what waits first may begin now."""
+        if not self.waiting or not self.running:
+            return bool(self.waiting)
+        second = self.writes and self.running < AT_ONCE and len(self.waiting) >= WORTH_SECOND
+        return second and isinstance(self.waiting[0], _Write)
+
+
 class Store:
     """See the module's docstring. ``disk`` and ``shared`` may be None; ``bans`` judges what is found."""
 
@@ -102,7 +123,7 @@ class Store:
         self._records: dict[bytes, Record] = {}  # on their way to disk
         self._dropping: dict[tuple[bytes, bytes], int] = {}  # key and rid → jobs that are to drop it
         self._looking: dict[bytes, list[set[tuple[bytes, bytes]]]] = {}  # key → what was dropped while it is looked for
-        self._lanes: list[deque[Job | _Write]] = [deque() for _ in range(LANES)]
+        self._lanes = [_Lane() for _ in range(LANES)]
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -286,31 +307,27 @@ class Store:
 
     def _submit(self, key: bytes, job: Job | _Write) -> None:
         lane = self._lanes[key[0] % LANES]
-        lane.append(job)
-        if len(lane) == 1:
+        lane.waiting.append(job)
+        if lane.may_begin():
             self._start(lane)
 
-    def _start(self, lane: deque[Job | _Write]) -> None:
+    def _start(self, lane: _Lane) -> None:
         self._running += 1
         self._idle.clear()
-        self._tasks.start(self._work(lane), "store writer")
+        self._tasks.start(self._work(lane, self._take(lane)), "store writer")
 
-    async def _work(self, lane: deque[Job | _Write]) -> None:
+    async def _work(self, lane: _Lane, job: Job) -> None:
         try:
-            while lane:
-                job, count = lane[0], 1
+            while True:
                 try:
-                    if isinstance(job, _Write):
-                        jobs = self._together(lane)
-                        count = len(jobs)
-                        await self._write(jobs)
-                    else:
-                        await job()
+                    await job()
                 finally:
-                    for _ in range(count):
-                        lane.popleft()
+                    lane.running -= 1
+                if not lane.may_begin():
+                    return
+                job = self._take(lane)
         except Exception:  # a mistake of a tier: it is told, and the rest of the lane goes on
-            if lane:
+            if lane.may_begin():
                 self._start(lane)
             raise
         finally:
@@ -318,18 +335,22 @@ class Store:
             if self._running == 0:
                 self._idle.set()
 
-    def _together(self, lane: deque[Job | _Write]) -> list[_Write]:
-        """The blocks at the lane's front that are written at once."""
-        jobs: list[_Write] = []
-        left = MOST_TOGETHER
-        for job in lane:
-            if not isinstance(job, _Write) or (jobs and not (self._runs and _follows(job, jobs[-1]))):
-                break
-            left -= len(job.data)
-            if jobs and left < 0:
+    def _take(self, lane: _Lane) -> Job:
+        """What is done next in a lane: a job, or the writing of all blocks at its front that are written at once."""
+        lane.running += 1
+        first = lane.waiting.popleft()
+        lane.writes = isinstance(first, _Write)
+        if not isinstance(first, _Write):
+            return first
+        jobs, left = [first], MOST_TOGETHER - len(first.data)
+        while self._runs and lane.waiting:
+            job = lane.waiting[0]
+            if not isinstance(job, _Write) or not _follows(job, jobs[-1]) or len(job.data) > left:
                 break
             jobs.append(job)
-        return jobs
+            left -= len(job.data)
+            lane.waiting.popleft()
+        return partial(self._write, jobs)
 
     async def _write(self, jobs: list[_Write]) -> None:
         assert self.disk is not None

@@ -255,7 +255,9 @@ class HttpBody:
         elif idle_s >= LATE_S:
             self._most = max(least, self._most // 2)
         try:
-            return await self._through(tube, lambda left: tube.read(min(left, self._most)))
+            # Reads end at multiples of the longest: then most lie within one block, and need not be cut and joined.
+            upto = min(self._most, most - self._received % most)
+            return await self._through(tube, lambda left: tube.read(min(left, upto)))
         finally:
             self._read_at = self._clock.now()
 

@@ -1,4 +1,4 @@
-"""Looks at the connection an answer comes over (at its head, every few MiB, at its end) and tells the mirror's quality.
+"""Looks at the connection an answer comes over (at its head, now and then, at its end) and tells the mirror's quality.
 
 Between two looks a body only adds to numbers. Goodput is taken where the mirror was what was waited for: of a body
 that its reader held up, the time says nothing about the network.
@@ -10,7 +10,8 @@ from fileproxy.clock import Clock
 from fileproxy.control.quality import PathQuality, Quality, Sample, between
 from fileproxy.tcpinfo import NetPath
 
-LOOK_BYTES = 4 * 1024 * 1024
+LOOK_BYTES = 4 * 1024 * 1024  # between two looks at least
+LOOK_S = 0.1  # and on a fast path about so long: each look costs as much as passing on a quarter of a MiB
 WAITED_SHARE = 0.5  # of the time, from which on the mirror was what was waited for
 TELLING_BYTES = 64 * 1024  # a body or a part of one that short tells no goodput
 
@@ -48,5 +49,12 @@ class Watch:
             sample = Sample(sample.rtt_s, None, goodput, sample.segments, sample.lost, failed=True)
         self._last = info or self._last
         self._since, self._received, self._waited_s = now, received, waited_s
-        self.next_at = received + LOOK_BYTES
+        self.next_at = received + next_look(came, took)
         return self.quality.take(sample, now)
+
+
+def next_look(came: int, took_s: float) -> int:
+    """Bytes until the next look, when since the last one ``came`` so many in ``took_s``: at most twice as many."""
+    if took_s <= 0:
+        return LOOK_BYTES
+    return max(LOOK_BYTES, min(2 * came, int(came * LOOK_S / took_s)))

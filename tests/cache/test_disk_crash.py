@@ -12,7 +12,6 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +64,6 @@ class Recorder(Files):
         with self.lock:
             self.log.append(("write", self.opened[descriptor], offset, bytes(data)))
         super().write(descriptor, data, offset)
-
-    def write_all(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
-        with self.lock:
-            self.log.append(("write", self.opened[descriptor], offset, b"".join(pieces)))
-        Files().write_all(descriptor, pieces, offset)
 
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -65,34 +64,26 @@ def test_a_run_is_written_around_what_is_there(folder: str) -> None:
             calls.append((offset, len(data)))
             super().write(descriptor, data, offset)
 
-        def write_all(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
-            calls.append((offset, sum(map(len, pieces))))
-            FILES.write_all(descriptor, pieces, offset)
-
     write(folder, BIG, 2, 5)
     blocks = [content(BIG, index) for index in range(7)]
     other = bytes(BLOCK)
     written = extents.write_run(Noting(), folder, BIG, 0, [*blocks[:5], other, blocks[6]])
     assert written.refused == {5}
     assert written.grown == 5 * -(-BLOCK // 4096) * 4096
-    runs = [(0, 2), (3, 5), (6, 7)]
-    expected = [
-        call
-        for at, end in runs
-        for call in ((extents.DATA + at * BLOCK, (end - at) * BLOCK), (64 + at * 16, (end - at) * 16))
-    ]
-    assert calls == expected
+    data = [(extents.DATA + at * BLOCK, BLOCK) for at in (0, 1, 3, 4, 6)]
+    slots = [(64 + at * 16, (end - at) * 16) for at, end in ((0, 2), (3, 5), (6, 7))]
+    assert calls == data + slots
     assert read(folder, BIG, 0, 7) == b"".join(blocks)
 
 
 @pytest.mark.parametrize("most", [1, 700, 1500, 4000])
 def test_a_system_that_takes_less_at_once(folder: str, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    real = os.pwritev
+    real = os.pwrite
 
-    def less(descriptor: int, pieces: Sequence[bytes], offset: int) -> int:
-        return real(descriptor, [b"".join(pieces)[:most]], offset)
+    def less(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        return real(descriptor, data[:most], offset)
 
-    monkeypatch.setattr(os, "pwritev", less)
+    monkeypatch.setattr(os, "pwrite", less)
     blocks = [content(BIG, index) for index in range(4)]
     assert extents.write_run(FILES, folder, BIG, 0, blocks).refused == frozenset()
     assert read(folder, BIG, 0, 4) == b"".join(blocks)

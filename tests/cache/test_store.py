@@ -338,14 +338,25 @@ class RunTier(SlowTier):
     """It writes runs, and refuses the blocks in ``refuses``."""
 
     refuses: frozenset[int] = frozenset()
+    under_way = most_under_way = 0
 
     async def write_run(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
         await self._turn("run", first, len(blocks))
+        self.under_way -= 1
         return [index not in self.refuses for index in range(first, first + len(blocks))]
+
+    async def write(self, meta: Meta, index: int, data: bytes) -> bool:
+        return (await self.write_run(meta, index, (data,)))[0]
+
+    async def save(self, record: Record) -> bool:
+        assert not self.under_way, "what is no block waits for the blocks before it"
+        return await super().save(record)
 
 
 async def test_blocks_that_wait_behind_each_other_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came while one was written goes at once, as far as it is a run and not too long."""
+    """What came while one was written goes at once, as far as it is a run and not too long; two runs at a time."""
     size = 512 * 1024
     monkeypatch.setattr(store_module, "MOST_TOGETHER", 3 * size)
     counts, failures = Watched(), list[BaseException]()
@@ -355,14 +366,23 @@ async def test_blocks_that_wait_behind_each_other_are_written_together(monkeypat
     store = Store(memory=MemoryTier(2**20, counts), disk=disk, shared=None, bans=Bans(), counters=counts, tasks=tasks)
     large = msgspec.structs.replace(meta(size=20 * size), block=size)
     disk.open.clear()
-    for index in (0, 1, 2, 3, 4, 9, 10):
+    for index in (0, 1, 2, 3):
         assert store.put(large, index, bytes(size), disk=True) == "below"
+    await asyncio.sleep(0)
+    assert disk.under_way == 1, "so few are not worth a second run"
+    for index in (4, 9, 10):
+        assert store.put(large, index, bytes(size), disk=True) == "below"
+    await asyncio.sleep(0)
+    assert disk.under_way == 2
     store.save(large, disk=True)
-    assert store.put(large, 11, bytes(size), disk=True) == "below"
+    for index in (11, 12, 13, 14, 15):
+        assert store.put(large, index, bytes(size), disk=True) == "below"
     await asyncio.sleep(0)
     disk.open.set()
     await store.settle()
-    assert disk.did == [("run", 0, 3), ("run", 3, 2), ("run", 9, 2), ("save", large), ("write", 11)]
+    runs = [("run", 0, 1), ("run", 1, 3), ("run", 4, 1), ("run", 9, 2), ("save", large), ("run", 11, 3), ("run", 14, 2)]
+    assert disk.did == runs
+    assert disk.most_under_way == 2
     assert store.read_now(large, 2) == bytes(size)  # memory had room for what the disk did not take
     assert store.read_now(large, 1) is None
     assert store.statistics()["pending_bytes"] == 0
