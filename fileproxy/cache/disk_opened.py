@@ -68,10 +68,9 @@ class Opened:
         good = known.verified & ~known.bad
         if file is None or not good >> first & 1:
             return None
-        slot, length = first, 0
-        while slot < min(first + most, extent.blocks) and good >> slot & 1:
-            length += extent.length_of(slot)
-            slot += 1
+        bad = ~good >> first
+        count = min((bad & -bad).bit_length() - 1, most, extent.blocks - first)
+        length = (count - 1) * extent.block + extent.length_of(first + count - 1)
         return FileSlice(os.dup(file.descriptor), extent.offset_of(first), length)
 
     def has(self, name: str, blocks: int, known: Known, now: float) -> bool:

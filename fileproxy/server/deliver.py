@@ -91,10 +91,10 @@ class Course:
         else:
             self.begun()
 
-    @property
     def most(self) -> int:
         """Bytes to hand over past the transport at once."""
-        return self.limit or (self.turnstile.share if self.sent else self._turn)
+        pace = self.pace
+        return (pace and pace.write) or (self.turnstile.share if self.sent else self._turn)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Through the transport, as pieces its path deserves; waits while the client does not take them."""
@@ -260,7 +260,7 @@ class Delivery:
             descriptor,
             self._readers,
             idle_s=course.idle_s,
-            most=lambda: course.most,
+            most=course.most,
             went=went,
             turn=course.turnstile.next,
             held=course.held,

@@ -61,7 +61,7 @@ class Ends(asyncio.Protocol, ABC):
         "_answered", "_at", "_body", "_body_held", "_body_started", "_body_taken", "_buffered", "_connections", "_eof",
         "_eof_at", "_handler", "_held", "_last", "_paused", "_reading", "_rested_at", "_served", "_since",
         "_thrown_away",
-        "block", "ending", "head", "peer", "phase", "raw", "socket", "transport", "written",
+        "block", "ending", "head", "peer", "phase", "raw", "room", "socket", "transport", "written",
     )  # fmt: skip
 
     head: Head  # not set before the first request that was handed on
@@ -75,6 +75,7 @@ class Ends(asyncio.Protocol, ABC):
         self.raw = b""  # the head as it came, where its answer may be tabled (fast.py)
         self.block: Block | None = None  # the last one that fast.py knew
         self.socket: int | None = None  # its descriptor, once it is asked for; -1: none to write to (pages.py)
+        self.room = 0  # bytes that it took at once
         self.written = False
         self._handler: Serving | None = None
         self._held = b""  # came, but not handed on

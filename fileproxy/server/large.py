@@ -30,7 +30,7 @@ def open_stored(disk: Disk, record: Meta) -> Pages | None:
     if piece is None:
         return None
     pages = Pages(piece.descriptor, 0, piece.length, piece.offset, stored=True)
-    if resident(piece.descriptor, piece.offset, piece.length):
+    if resident(piece.descriptor, piece.offset, piece.offset + piece.length):
         return pages
     pages.gone()
     return None

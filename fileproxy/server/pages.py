@@ -56,7 +56,7 @@ class Pages:
         borrowed = not isinstance(transport, Bare)
         sock = socket.SocketType(_INET, _STREAM, 0, target) if borrowed else cast(Bare, transport).as_socket()
         try:
-            if self.stored and room(sock, target) < len(head) + self.length:
+            if self.length > front.room and self.stored and room(sock, target) < len(head) + self.length:
                 return None
             # Alone before a large file: what shares its packet shifts all pages behind it, which costs a third more.
             sent = sock.send(head, 0 if self.stored else _MORE)
@@ -73,7 +73,10 @@ class Pages:
         except OSError:  # it takes no more; or it is broken, which the transport will find out
             sent = 0
         if sent < self.length:
+            front.room = 0
             transport.write(self._rest(sent))
+        else:
+            front.room = sent  # who asks for more than it has taken (pipelining) has the rest copied
         return sent
 
     def _rest(self, sent: int) -> bytes:

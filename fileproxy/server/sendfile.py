@@ -31,7 +31,10 @@ from fileproxy.server.running import Held
 from fileproxy.server.turnstile import TURN
 
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
+TOLD_S = 0.02  # what was handed over is told so much later at most: each time would cost as much as handing it over
 _AHEAD = 2 * TURN  # bytes a thread brings into the page cache at once
+_FOUND = 16 * TURN  # bytes that are looked for there at once
+_FOUND_S = 1.0  # how long what was found there is taken to be there still
 _READ = 256 * 1024
 _UNABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})  # of a file system that cannot do it
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
@@ -50,8 +53,8 @@ class State(enum.Enum):
 class Outlet:
     """The socket of one client connection.
 
-    ``readers``: threads that may wait for a disk. ``most()``: bytes of one turn now. ``went(n)`` is told of each n
-    bytes of a file that were handed over, with 0 when (part of) what goes ahead was. ``turn()`` waits for the
+    ``readers``: threads that may wait for a disk. ``most()``: bytes of one turn now. ``went(n)`` is told of
+    bytes of a file that were handed over, soon, and with 0 when (part of) what goes ahead was. ``turn()`` waits for the
     next turn.
     """
 
@@ -70,9 +73,12 @@ class Outlet:
         "_settled",
         "_source",
         "_taken",
+        "_telling",
         "_timer",
         "_transport",
         "_turn",
+        "_untold",
+        "_warm_at",
         "_warm_until",
         "_went",
     )  # fmt: skip
@@ -102,7 +108,10 @@ class Outlet:
         self._ahead = b""
         self._source = -1  # the file, and what of it is still to be sent
         self._offset = self._end = 0
-        self._warm_until = 0  # a thread brought the file's bytes up to here into the page cache
+        self._warm_until = 0  # the file's bytes up to here were in the page cache
+        self._warm_at = 0.0  # loop.time()
+        self._untold = 0  # bytes that ``went`` has still to be told of
+        self._telling: asyncio.TimerHandle | None = None
         self._moved = 0  # bytes written to the socket
         self._taken = 0  # of them, by the client, when last looked at
         self._settled: asyncio.Future[State] | None = None
@@ -116,16 +125,19 @@ class Outlet:
         self._ahead, self._source = ahead, piece.descriptor
         self._offset, self._end = piece.offset, piece.offset + piece.length
         self._warm_until = 0
-        state = self._push()
-        while state is not State.DONE and state is not State.UNABLE:
-            if state is State.FULL:
-                state = await self._watched()
-                continue
-            if state is State.TURN:
-                await self._turn()
-            else:
-                await self._warm()
+        try:
             state = self._push()
+            while state is not State.DONE and state is not State.UNABLE:
+                if state is State.FULL:
+                    state = await self._watched()
+                    continue
+                if state is State.TURN:
+                    await self._turn()
+                else:
+                    await self._warm()
+                state = self._push()
+        finally:
+            self._tell()
         return self._ahead, self._end - self._offset
 
     def close(self) -> None:
@@ -141,11 +153,9 @@ class Outlet:
             raise ClientGone("The connection was closed.")
         descriptor = self._descriptor if self._duplicate is None else self._duplicate
         offset = self._offset
-        count = min(self._end - offset, self._most())
-        if offset + count > self._warm_until and not resident(self._source, offset, count):
-            count = self._warm_until - offset
-            if count <= 0:
-                return State.COLD
+        count = self._at_hand(min(self._end - offset, self._most()))
+        if not count:
+            return State.COLD
         try:
             if self._ahead and not self._send_ahead(descriptor):
                 return State.FULL
@@ -162,10 +172,32 @@ class Outlet:
             raise FileChanged("The file became shorter while it was being sent.")
         self._offset += sent
         self._moved += sent
-        self._went(sent)
+        self._untold += sent
+        if self._telling is None:
+            self._telling = self._loop.call_later(TOLD_S, self._tell)
         if self._offset == self._end:
             return State.DONE
         return State.TURN if sent == count else State.FULL
+
+    def _at_hand(self, count: int) -> int:
+        """How many of the next ``count`` bytes can be sent without waiting for a disk."""
+        now, first = self._loop.time(), self._offset
+        known = self._warm_until if now - self._warm_at < _FOUND_S else 0
+        if known - first >= count:
+            return count
+        for upto in (min(self._end, first + _FOUND), first + count):
+            if resident(self._source, max(first, known), upto):
+                self._warm_until, self._warm_at = upto, now
+                return count
+        return max(0, known - first)
+
+    def _tell(self) -> None:
+        """Now."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+            untold, self._untold = self._untold, 0
+            self._went(untold)
 
     def _send_ahead(self, descriptor: int) -> bool:
         """The head, in one segment with the file's first bytes. Whether all of it went."""
@@ -247,7 +279,7 @@ class Outlet:
             raise
         except OSError as error:
             raise FileChanged("The file cannot be read any more.") from error
-        self._warm_until = upto
+        self._warm_until, self._warm_at = upto, self._loop.time()
 
 
 def descriptor_of(transport: asyncio.Transport | None) -> int | None:
@@ -277,10 +309,10 @@ def room(sock: socket.SocketType, descriptor: int) -> int:
 _byte = bytearray(1)
 
 
-def resident(descriptor: int, offset: int, length: int) -> bool:
+def resident(descriptor: int, first: int, end: int) -> bool:
     """Whether the first of these bytes, the last, and one in each MiB can be had without waiting for a disk."""
     try:
-        for at in (*range(offset, offset + length, TURN), offset + length - 1):
+        for at in (*range(first, end, TURN), end - 1):
             os.preadv(descriptor, [_byte], at, _NOWAIT)
     except OSError:  # EAGAIN: not there. EOPNOTSUPP: this file system cannot tell
         return False

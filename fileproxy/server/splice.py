@@ -63,7 +63,7 @@ class Spout:
         before = self._left
         try:
             while self._left and not self._refused:
-                moved = os.splice(self._source, self._target, min(self._left, course.most), flags=_FLAGS)
+                moved = os.splice(self._source, self._target, min(self._left, course.most()), flags=_FLAGS)
                 self._left -= moved
         except BlockingIOError:
             return False

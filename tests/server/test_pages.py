@@ -26,6 +26,7 @@ class Beside:
         self.extra: dict[str, object] = {"socket": sock, **extra}
         self.transport = self
         self.socket: int | None = None
+        self.room = 0
         self.waiting = 0
         self.taken = b""
 

@@ -236,6 +236,24 @@ async def test_a_rest_that_is_not_here_is_not_waited_for(origin: Origin, transpo
     await origin.wait_for(lambda: origin.open == 0)
 
 
+async def test_pieces_of_a_long_answer_end_where_blocks_do(origin: Origin, transport: MakeTransport) -> None:
+    """However they come: what lies in two blocks would have to be cut, and what it is cut into joined."""
+    origin.script("/f", Reply(FILE))
+    made, _ = transport(origin)
+    answer = await made.fetch(want())
+    at, longest = 0, 0
+    async for piece in answer.body:
+        assert isinstance(piece, bytes)
+        if longest:  # the first one came with the head
+            assert at // MIB == (at + len(piece) - 1) // MIB
+        longest = max(longest, len(piece))
+        at += len(piece)
+        await asyncio.sleep(0.002)  # so much waits in the socket that it could be more
+    await answer.body.aclose()
+    assert at == FILE.size
+    assert longest > 128 * KIB
+
+
 @pytest.mark.parametrize("length", [FILE.size, 100 * KIB])
 async def test_of_a_long_answer_nothing_is_read_ahead_of_who_takes_it(
     origin: Origin, transport: MakeTransport, length: int
