@@ -119,6 +119,7 @@ class PipeSlice:
 
 
 Piece = bytes | FileSlice
+Bytes = bytes | memoryview  # of a block; a view where they came in a longer piece
 
 
 @runtime_checkable

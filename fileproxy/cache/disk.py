@@ -33,7 +33,7 @@ from fileproxy.cache.disk_seen import Seen
 from fileproxy.cache.disk_threads import DiskThreads
 from fileproxy.cache.disk_usage import DiskFolder, Usage
 from fileproxy.clock import Clock
-from fileproxy.model import Counters, FileSlice, Meta, Record
+from fileproxy.model import Bytes, Counters, FileSlice, Meta, Record
 from fileproxy.tasks import Tasks
 
 SMALL = 256 * 1024  # bytes of a file; it belongs into memory, and is not kept open
@@ -203,7 +203,7 @@ class DiskTier:
         """Keep one whole block; True once it is written. ValueError when it has not the length of that block."""
         return (await self.write_run(meta, index, (data,)))[0]
 
-    async def write_run(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]:
+    async def write_run(self, meta: Meta, first: int, blocks: Sequence[Bytes]) -> list[bool]:
         """Keep whole blocks, ``first`` and those behind it; for each whether it is written. ValueError as ``write``."""
         for index, data in enumerate(blocks, first):
             if not 0 <= index < meta.blocks or len(data) != meta.length_of(index):
@@ -219,7 +219,7 @@ class DiskTier:
             return await jobs[0]
         return [one for stored in await asyncio.gather(*jobs) for one in stored]
 
-    async def _write_within(self, meta: Meta, first: int, blocks: Sequence[bytes], writer: int) -> list[bool]:
+    async def _write_within(self, meta: Meta, first: int, blocks: Sequence[Bytes], writer: int) -> list[bool]:
         """The same for blocks of one file, by this writer."""
         length, count = sum(map(len, blocks)), len(blocks)
         if not self._may_write(length):
@@ -231,7 +231,7 @@ class DiskTier:
         def work() -> int | None:
             nonlocal refused
             if disk_records.is_inline(meta):
-                return disk_records.save_data(files, path, meta, blocks[0])
+                return disk_records.save_data(files, path, meta, bytes(blocks[0]))
             written = extents.write_run(files, path, meta, first, blocks)
             refused = written.refused
             return None if len(refused) == count else written.grown

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from fileproxy.cache.checksum import crc32
 from fileproxy.cache.disk_files import Files, Name, extent_name, open_to_write, path_of, remove, taken
-from fileproxy.model import Meta
+from fileproxy.model import Bytes, Meta
 
 BLOCKS = 64  # of an extent
 DATA = 4096  # where they begin
@@ -182,7 +182,7 @@ class Written:
     refused: frozenset[int]  # indexes
 
 
-def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequence[bytes]) -> Written:
+def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequence[Bytes]) -> Written:
     """Store blocks ``first`` and those behind it, all of one extent, with few calls. Raises OSError."""
     number, slot = divmod(first, BLOCKS)
     extent = extent_of(meta, number)

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
-from fileproxy.model import UNKNOWN_SIZE, Counters, FileSlice, Meta, Piece, Record, Tier, VaryRule
+from fileproxy.model import UNKNOWN_SIZE, Bytes, Counters, FileSlice, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker, beside what memory has room for
@@ -62,7 +62,7 @@ class Near(Protocol):
 class Runs(Protocol):
     """A tier that writes blocks that follow each other together (``disk.py``)."""
 
-    async def write_run(self, meta: Meta, first: int, blocks: Sequence[bytes]) -> list[bool]: ...
+    async def write_run(self, meta: Meta, first: int, blocks: Sequence[Bytes]) -> list[bool]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,7 @@ class _Write:
 
     meta: Meta
     index: int
-    data: bytes
+    data: Bytes
     large: bool
     lost: Lost
 
@@ -86,12 +86,15 @@ class _Lane:
 
     waiting: deque[Job | _Write] = field(default_factory=deque)
     running: int = 0
+    due: bool = False  # the next one begins soon
     writes: bool = False  # what runs are blocks
 
     def may_begin(self) -> bool:
         """Whether what waits first may begin now."""
-        if not self.waiting or not self.running:
-            return bool(self.waiting)
+        if self.due or not self.waiting:
+            return False
+        if not self.running:
+            return True
         second = self.writes and self.running < AT_ONCE and len(self.waiting) >= WORTH_SECOND
         return second and isinstance(self.waiting[0], _Write)
 
@@ -117,7 +120,7 @@ class Store:
         self._bans = bans
         self._counters = counters
         self._tasks = tasks
-        self._pending: dict[tuple[bytes, int], bytes] = {}
+        self._pending: dict[tuple[bytes, int], Bytes] = {}
         self._pending_bytes = 0
         self._newest: tuple[bytes, bytes] | None = None  # rid and bytes of a small object that ``finished`` comes for
         self._records: dict[bytes, Record] = {}  # on their way to disk
@@ -198,7 +201,9 @@ class Store:
 
     def read_now(self, meta: Meta, index: int) -> bytes | None:
         """A block from memory, or on its way to disk."""
-        return self.memory.read_now(meta, index) or self._pending.get((meta.rid, index))
+        if (data := self.memory.read_now(meta, index)) is None and (waiting := self._pending.get((meta.rid, index))):
+            return bytes(waiting)
+        return data
 
     def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None:
         """A run of blocks as a slice of a file that is open (the caller closes its descriptor)."""
@@ -219,23 +224,27 @@ class Store:
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool, lost: Lost = lambda index: None) -> Kept:
+    def put(self, meta: Meta, index: int, data: Bytes, *, disk: bool, lost: Lost = lambda index: None) -> Kept:
         """Keep a block; ``disk``: below memory too. What is on its way there is found by readers meanwhile.
 
         ``lost``: told the index when it is nowhere in the end, though it was on its way.
         """
         large = disk and self.disk is not None and len(data) > SMALL  # the page cache is its memory
-        kept: Kept = "memory" if not large and self.memory.write_now(meta, index, data) else ""
+        kept: Kept = ""
         self._newest = None
+        if not large:
+            data = bytes(data)
+            if self.memory.write_now(meta, index, data):
+                kept = "memory"
         if disk and self.shared is not None and meta.blocks == 1:
-            self._newest = (meta.rid, data)
+            self._newest = (meta.rid, bytes(data))
             if meta.pinned and not kept:
                 kept = "memory"  # until ``finished``: it can be had again
         if not disk or self.disk is None:
             return kept
         if self._pending_bytes + len(data) > MOST_PENDING + self.memory.room:
             self._counters.add("cache.disk_skipped")
-            if large and self.memory.write_now(meta, index, data):
+            if large and self.memory.write_now(meta, index, bytes(data)):
                 return "memory"
             return kept
         self._pending[meta.rid, index] = data
@@ -312,8 +321,14 @@ class Store:
             self._start(lane)
 
     def _start(self, lane: _Lane) -> None:
+        """Soon: what follows in this turn of the loop may be written together with it."""
+        lane.due = True
         self._running += 1
         self._idle.clear()
+        asyncio.get_running_loop().call_soon(self._begin, lane)
+
+    def _begin(self, lane: _Lane) -> None:
+        lane.due = False
         self._tasks.start(self._work(lane, self._take(lane)), "store writer")
 
     async def _work(self, lane: _Lane, job: Job) -> None:
@@ -356,8 +371,8 @@ class Store:
         assert self.disk is not None
         meta, first, stored = jobs[0].meta, jobs[0].index, list[bool]()
         try:
-            if len(jobs) == 1 or self._runs is None:
-                stored.append(await self.disk.write(meta, first, jobs[0].data))
+            if self._runs is None:
+                stored.append(await self.disk.write(meta, first, bytes(jobs[0].data)))
             else:
                 stored += await self._runs.write_run(meta, first, [job.data for job in jobs])
             for job, there in zip(jobs, stored, strict=True):
@@ -373,7 +388,7 @@ class Store:
     def _memory_takes(self, job: _Write) -> bool:
         """Put into memory what did not get to disk. False: there is no room, and it is nowhere."""
         if job.large:
-            return self.memory.write_now(job.meta, job.index, job.data)
+            return self.memory.write_now(job.meta, job.index, bytes(job.data))
         return job.index in self.memory.held_now(job.meta)
 
     async def settle(self) -> None:

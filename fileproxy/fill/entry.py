@@ -21,7 +21,7 @@ from fileproxy.fill.states import State
 from fileproxy.fill.values import Keep, Need
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import Verifier, parse_digests
-from fileproxy.model import UNKNOWN_SIZE, Body, Counters, FileSlice, Meta
+from fileproxy.model import UNKNOWN_SIZE, Body, Bytes, Counters, FileSlice, Meta
 from fileproxy.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Entry:
 
     # --- what flights bring -------------------------------------------------------------------------------------------
 
-    def commit(self, index: int, data: bytes) -> bool:
+    def commit(self, index: int, data: Bytes) -> bool:
         """A whole block has landed. False when it is nowhere from where it cannot vanish under a reader."""
         if self.gone:
             return False

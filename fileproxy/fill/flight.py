@@ -23,7 +23,7 @@ from fileproxy.fill.landed import Cursor, Landed
 from fileproxy.fill.states import EDGES, OVER, State
 from fileproxy.fill.values import Span
 from fileproxy.http.digests import Verifier
-from fileproxy.model import Body
+from fileproxy.model import Body, Bytes
 
 if TYPE_CHECKING:
     from fileproxy.fill.entry import Entry
@@ -64,7 +64,7 @@ class Flight(Landed):
         self.resumed = 0
         self._body = body
         self._skip = skip
-        self._parts: list[bytes] = []  # of the block that is landing
+        self._parts: list[Bytes] = []  # of the block that is landing
         self._whole_from = -(-first // entry.meta.block) * entry.meta.block  # first byte of the first whole block
         self._committed_to = self._whole_from
         self._waiting: set[asyncio.Future[None]] = set()
@@ -307,8 +307,8 @@ class Flight(Landed):
         elif self.entry.meta.size > self.entry.meta.block or self.end is None:
             self.shown = max(self.shown, self.before_last)
 
-    def _collect(self, piece: bytes, at: int) -> None:
-        """Cut what landed at ``at`` into blocks, and hand whole ones on."""
+    def _collect(self, piece: Bytes, at: int) -> None:
+        """Cut what landed at ``at`` into blocks without copying it, and hand whole ones on."""
         meta = self.entry.meta
         if at < self._whole_from:
             cut = self._whole_from - at
@@ -317,9 +317,9 @@ class Flight(Landed):
             if self.end is None and self._parts and at % meta.block == 0:
                 self._commit(at)  # not before more has come: the last block is for ``ended``
             room = meta.block - at % meta.block
-            part = piece[:room]
+            part = piece if len(piece) <= room else memoryview(piece)[:room]
             self._parts.append(part)
-            piece, at = piece[room:], at + len(part)
+            piece, at = memoryview(piece)[room:], at + len(part)
             if self.end is not None and (at % meta.block == 0 or at == meta.size):
                 self._commit(at)
 
@@ -345,8 +345,7 @@ class Flight(Landed):
 
     def _trim(self) -> None:
         """Let go of what is more than a window behind, but of nothing that nobody could read yet."""
-        fastest = max((cursor.position for cursor in self.readers), default=self.position)
-        keep_from = min(self.position - self.entry.shared.windows.size, self.shown, fastest)
+        keep_from = min(self.position - self.entry.shared.windows.size, self.shown, self._fastest(self.position))
         if keep_from <= self.base:
             return
         if not self.entry.meta.pinned:
@@ -359,7 +358,7 @@ class Flight(Landed):
             if not self.readers and not await self._wanted():
                 return False
             window = self.entry.shared.windows.size
-            pace = max((cursor.position for cursor in self.readers), default=self._unread_pace())
+            pace = self._fastest() if self.readers else self._unread_pace()
             if not self.entry.meta.pinned and self.readers:
                 # What no reader may miss is kept: then the slowest sets the pace.
                 self._trim()
@@ -376,6 +375,13 @@ class Flight(Landed):
         block = self.entry.meta.block
         loose = bisect_left(self._loose, position // block)
         return max(position, self._loose[loose] * block if loose < len(self._loose) else self._committed_to)
+
+    def _fastest(self, otherwise: int = 0) -> int:
+        """Where the fastest reader stands."""
+        if len(self.readers) == 1:
+            (cursor,) = self.readers
+            return cursor.position
+        return max([cursor.position for cursor in self.readers], default=otherwise)
 
     def _unread_pace(self) -> int:
         """Without readers what is left is little, or a reader is expected any moment: it runs on, but not away."""

@@ -16,6 +16,8 @@ class State(enum.Enum):
     FAILED = "it could not go on; readers are told why"
     STOPPED = "nobody reads it any more"
 
+    __hash__ = object.__hash__  # as each member is one object: Enum's takes its time
+
 
 EDGES: dict[State, frozenset[State]] = {
     State.CONNECTING: frozenset({State.STREAMING, State.RESUMING, State.FAILED, State.STOPPED}),

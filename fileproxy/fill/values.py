@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from fileproxy.cache.freshness import CachePolicy
 from fileproxy.http.ranges import RangeSpec
-from fileproxy.model import Answer, Body, FileSlice, Headers, Meta, Piece, Record, Want
+from fileproxy.model import Answer, Body, Bytes, FileSlice, Headers, Meta, Piece, Record, Want
 
 Kept = Literal["", "memory", "below"]
 """Where a block is that was put: nowhere, in memory (which may lose it), or below, or on its way there."""
@@ -31,7 +31,7 @@ class Keep(Protocol):
 
     async def read(self, meta: Meta, index: int, most: int) -> Piece | None: ...
 
-    def put(self, meta: Meta, index: int, data: bytes, *, disk: bool, lost: Callable[[int], None] = ...) -> Kept: ...
+    def put(self, meta: Meta, index: int, data: Bytes, *, disk: bool, lost: Callable[[int], None] = ...) -> Kept: ...
 
     def save(self, record: Record, *, disk: bool) -> None: ...
 

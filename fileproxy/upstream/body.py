@@ -26,9 +26,9 @@ from fileproxy.upstream.watch import Watch
 
 WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
 # Bytes of one read past aiohttp: as much as is taken in some milliseconds, so that a slow client costs little (law 5)
-# and a fast one, or a fill, few reads.
-READS = 32 * 1024, 1024 * 1024
-SOON_S, LATE_S = 0.01, 0.1  # what is asked for so soon again, or so late, is worth a read of twice, or half, the size
+# and a fast one, or a fill, few reads: what is done for each costs as much as copying a MiB.
+READS = 32 * 1024, 4 * 1024 * 1024
+SOON_S, LATE_S = 0.01, 0.1  # asked for so soon again, or so late, a read is of twice, or half, the size
 _T = TypeVar("_T")
 _Moved = TypeVar("_Moved", int, bytes)
 
@@ -78,6 +78,7 @@ class HttpBody:
         self._tube: Tube | None = None
         self._most = READS[0]  # of the next read through it
         self._read_at = 0.0  # when the last one was done
+        self._full = True  # it brought all that it could
         self.waited_s = 0.0  # for the mirror, of the time since the head came
         self.path: NetPath | None = None  # the connection it comes over
         self._deadline: asyncio.Timeout | None = None  # while it is waited for bytes
@@ -250,14 +251,17 @@ class HttpBody:
             return b""
         now = self._clock.now()
         idle_s, (least, most) = now - self._read_at, READS
-        if idle_s <= SOON_S:
+        if idle_s <= SOON_S and self._full:
             self._most = min(most, 2 * self._most)
         elif idle_s >= LATE_S:
             self._most = max(least, self._most // 2)
+        self._full = False
         try:
-            # Reads end at multiples of the longest: then most lie within one block, and need not be cut and joined.
-            upto = min(self._most, most - self._received % most)
-            return await self._through(tube, lambda left: tube.read(min(left, upto)))
+            # Reads end at multiples of what they may be: then most of them end where blocks do, and nothing is joined.
+            upto = self._most - self._received % self._most
+            data = await self._through(tube, lambda left: tube.read(min(left, upto)))
+            self._full = len(data) == upto
+            return data
         finally:
             self._read_at = self._clock.now()
 

@@ -17,7 +17,7 @@ from fileproxy.fill.values import Contacted, Kept, Need, Span
 from fileproxy.fill.window import Windows
 from fileproxy.http.digests import digest_of, format_digests
 from fileproxy.http.ranges import RangeSpec
-from fileproxy.model import UNKNOWN_SIZE, Body, FileSlice, Meta, Piece, Record, Target, Want
+from fileproxy.model import UNKNOWN_SIZE, Body, Bytes, FileSlice, Meta, Piece, Record, Target, Want
 from fileproxy.tasks import Tasks
 from tests.house import Watched
 
@@ -216,11 +216,11 @@ class Kit:
         return self.blocks.get(index)
 
     def put(
-        self, meta: Meta, index: int, data: bytes, *, disk: bool, lost: Callable[[int], None] = lambda index: None
+        self, meta: Meta, index: int, data: Bytes, *, disk: bool, lost: Callable[[int], None] = lambda index: None
     ) -> Kept:
         self.lost = lost
         if self.keeps:
-            self.blocks[index] = data
+            self.blocks[index] = bytes(data)
         return self.keeps
 
     def save(self, record: Record, *, disk: bool) -> None:

@@ -195,7 +195,7 @@ async def test_a_block_that_was_not_kept_is_held_for_the_slow_reader(kit: MakeKi
     one = kit(pinned=False)
     put = one.put
 
-    def skipping(meta: Any, index: int, data: bytes, *, disk: bool, **_: Any) -> Any:
+    def skipping(meta: Any, index: int, data: bytes | memoryview, *, disk: bool, **_: Any) -> Any:
         return "" if index == 2 else put(meta, index, data, disk=disk)
 
     one.put = skipping  # type: ignore[method-assign]
