@@ -2,7 +2,9 @@
 
 With ``--fill`` instead: what does it cost to keep it while passing it on? The big file under a new name each time,
 nginx with proxy_cache against memory and disk tier. Storing may be skipped: beside it stands how much was on disk
-afterwards, and a ratio counts only where both kept all.
+afterwards, and a ratio counts only where both kept all. Memory is full of page cache before, as it is where a cache has
+run for a day: on a virtual machine each page that was free for long must be had from its host first, which took longer
+than all else and fell on whoever wrote the file. Each turn begins with nothing waiting for the disk.
 
 Every proxy runs alone on processor 0 in its turn; the origin (nginx) and the client share processor 1. Rounds are
 interleaved and each begins with another proxy, so that a noisy moment of the machine hits all alike; medians count.
@@ -171,8 +173,10 @@ def measure_fill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         for proxy in proxies:
             running.enter_context(proxy)
             big(proxy, size, "/big?warm-up", SETTLE_S)
+        fill_page_cache(folder)
         for number in range(options.rounds):
             for proxy in proxies if number % 2 else reversed(proxies):
+                os.sync()
                 kept = _on_disk(folder / proxy.name / "cache")
                 found = big(proxy, size, f"/big?{number}", SETTLE_S)
                 found["kept"] = (_on_disk(folder / proxy.name / "cache") - kept) / size
@@ -181,6 +185,15 @@ def measure_fill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     middle = {name: medians(rounds) for name, rounds in figures.items()}
     ours, theirs = middle["fileproxy-caching"], middle["nginx-caching"]
     return {"rounds": figures, "medians": middle, "ratios": {key: ours[key] / theirs[key] for key in ours}}
+
+
+def fill_page_cache(folder: Path) -> None:
+    """Leave no memory free: read a file without content, as large as memory, which stays until the folder goes."""
+    with (folder / "nothing").open("w+b", buffering=0) as file:
+        file.truncate(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        into = bytearray(16 * MIB)
+        while file.readinto(into):
+            pass
 
 
 def _on_disk(folder: Path) -> int:
