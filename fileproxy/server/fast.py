@@ -49,8 +49,8 @@ SHARE = 16  # of the memory tier's budget, a part of this size for each table
 REPORT_LASTS_S = 0.25  # of a page of ours: short for whoever asks each second, and making it costs some milliseconds
 REPORT_RENEWS_S = 0.05  # who comes first then makes the next one; the others are told the old one so much longer
 _JOINED = 16 * 1024  # bytes of a file up to which copying it behind its head is cheaper than a second buffer
-_OFTEN = 8  # hits within a second for which a larger body is put into pages
-_LENT_S = 2.0  # how long a file is sent from without asking for it again; a row is renewed each second
+_OFTEN = 8  # hits within a second for which a larger body is put into pages, or a file is kept at hand
+_LENT_S = 2.0  # how long a file is sent from without asking for it again
 _CLOSES = b"\r\nConnection: close"  # behind the id
 _IDS = 256  # made at a time
 
@@ -148,7 +148,10 @@ class Fast:
         request_id = given if given and block.trusted else self._new_id()
         counters, pages = self._service.counters, row.pages
         lent = pages is not None and pages.descriptor >= 0
-        if not lent:
+        if not lent and row.used >= _OFTEN:
+            pages = row.pages = self._lent(row)
+            lent = pages is not None
+        elif not lent:
             pages = open_stored(self._disk, row.record)
         if pages is None:
             return None
@@ -229,8 +232,8 @@ class Fast:
                 row.before, row.after = row.frame.render(
                     standing.age, standing.status.member(name), formatdate(epoch, usegmt=True)
                 )
-                if row.used >= _OFTEN and not row.small:
-                    row.pages = self._lent(row) if row.large else self._shelf.put(record.rid, body, self._share)
+                if row.used >= _OFTEN and not (row.small or row.large):
+                    row.pages = self._shelf.put(record.rid, body, self._share)
                 row.used = 0
                 row.until = now + known.lasts(standing.age_s, standing.status.ttl_s or 0.0, epoch)
                 self._rows.refresh(row.key)

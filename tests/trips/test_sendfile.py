@@ -14,10 +14,13 @@ import pytest
 
 from fileproxy.clock import SystemClock
 from fileproxy.errors import FileChanged
+from fileproxy.model import Meta
 from fileproxy.server import sendfile
 from fileproxy.server.front import Front
+from fileproxy.server.large import open_stored
 from fileproxy.server.pace import ClientPace
 from fileproxy.server.pages import Pages
+from fileproxy.server.proof import Disk
 from tests.clients import Connection
 from tests.conftest import Authority, OpenHouse
 from tests.house import Running
@@ -310,6 +313,41 @@ async def test_the_fast_front_sends_a_stored_file_of_one_block(stored: Any, orig
         await running.house._caching.bans.announce([("all", "", False)])
         got = await client.ask("GET", "/f")
         assert (got.sha256, got.get("x-cache")) == (FILE.sha256(), "MISS")
+
+
+async def test_a_stored_file_that_many_ask_for_stays_open_for_a_moment(
+    stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first hits on; and when that time is over it is opened again."""
+    content, opened = Content(47, 700 * KIB), list[Pages]()
+
+    def noted(disk: Disk, record: Meta) -> Pages | None:
+        if (found := open_stored(disk, record)) is not None:
+            opened.append(found)
+        return found
+
+    monkeypatch.setattr("fileproxy.server.fast.open_stored", noted)
+    running = await stored(content, cache_memory="64MiB")
+    fast = running.house._service.fast
+    async with await running.connect() as client:
+
+        async def ask() -> None:
+            assert (await client.ask("GET", "/f")).sha256 == content.sha256()
+
+        async def lent() -> Pages:
+            for _ in range(40):
+                await ask()
+                fast.statistics()  # which counts the hits
+                if opened and opened[-1].descriptor >= 0:
+                    return opened[-1]
+            raise AssertionError("it was opened for each of 40 hits")
+
+        first, before = await lent(), len(opened)
+        assert before >= 8
+        await ask()
+        assert len(opened) == before
+        first.gone()  # its time is over
+        assert await lent() is not first
 
 
 async def test_the_fast_front_leaves_what_has_no_room_to_the_long_way(
