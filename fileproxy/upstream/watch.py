@@ -11,7 +11,8 @@ from fileproxy.control.quality import PathQuality, Quality, Sample, between
 from fileproxy.tcpinfo import NetPath
 
 LOOK_BYTES = 4 * 1024 * 1024  # between two looks at least
-LOOK_S = 0.1  # and on a fast path about so long: each look costs as much as passing on a quarter of a MiB
+LOOK_MOST = 32 * 1024 * 1024  # and at most: a fast path may become a slow one
+LOOK_S = 0.1  # in between, on a fast path about so long: each look costs as much as passing on a quarter of a MiB
 WAITED_SHARE = 0.5  # of the time, from which on the mirror was what was waited for
 TELLING_BYTES = 64 * 1024  # a body or a part of one that short tells no goodput
 
@@ -57,4 +58,4 @@ def next_look(came: int, took_s: float) -> int:
     """Bytes until the next look, when since the last one ``came`` so many in ``took_s``: at most twice as many."""
     if took_s <= 0:
         return LOOK_BYTES
-    return max(LOOK_BYTES, min(2 * came, int(came * LOOK_S / took_s)))
+    return max(LOOK_BYTES, min(2 * came, int(came * LOOK_S / took_s), LOOK_MOST))

@@ -8,7 +8,7 @@ from fileproxy.clock import SystemClock
 from fileproxy.control.quality import PathQuality, Quality, Sample
 from fileproxy.errors import UpstreamError
 from fileproxy.tcpinfo import NetPath, TcpInfo
-from fileproxy.upstream.watch import LOOK_BYTES, Watch, next_look
+from fileproxy.upstream.watch import LOOK_BYTES, LOOK_MOST, Watch, next_look
 from tests.control.test_quality import NONE
 from tests.house import Watched
 from tests.origin import MIB, Content, Origin, Reply, reset
@@ -89,7 +89,8 @@ async def test_loss_in_mid_body_changes_what_a_running_body_is_allowed(
 def test_a_fast_path_is_looked_at_by_time() -> None:
     """Ten times a second at most, and never more than twice as far as it was looked before."""
     assert next_look(0, 0.0) == next_look(LOOK_BYTES, 10.0) == LOOK_BYTES
-    assert next_look(10 * LOOK_BYTES, 0.05) == 20 * LOOK_BYTES
-    assert next_look(10 * LOOK_BYTES, 0.1) == 10 * LOOK_BYTES
-    assert next_look(10 * LOOK_BYTES, 0.2) == 5 * LOOK_BYTES
-    assert next_look(10 * LOOK_BYTES, 0.001) == 20 * LOOK_BYTES
+    assert next_look(2 * LOOK_BYTES, 0.05) == 4 * LOOK_BYTES
+    assert next_look(2 * LOOK_BYTES, 0.1) == 2 * LOOK_BYTES
+    assert next_look(2 * LOOK_BYTES, 0.2) == LOOK_BYTES
+    assert next_look(2 * LOOK_BYTES, 0.001) == 4 * LOOK_BYTES
+    assert next_look(8 * LOOK_BYTES, 0.001) == LOOK_MOST == 8 * LOOK_BYTES
