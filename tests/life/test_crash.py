@@ -45,6 +45,7 @@ def test_a_crashed_worker_is_replaced_counted_and_its_counts_are_kept(service: S
     one = service({"upstreams": {"files": threaded.url}})
     for _ in range(7):
         assert one.get("/a")[0] == 200
+    assert one.json("/stats")["routes"]["/"]["requests"] == 7  # hits are counted some milliseconds later, or here
     victim = status_of(one).workers[0]
     os.kill(victim, signal.SIGKILL)
     now = eventually(lambda: (found := status_of(one)).workers != [victim] and found, "another worker")
