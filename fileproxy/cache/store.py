@@ -65,7 +65,7 @@ class Runs(Protocol):
     async def write_run(self, meta: Meta, first: int, blocks: Sequence[Bytes]) -> list[bool]: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Write:
     """A block on its way to disk. ``large``: where it does not get there, memory may have room for it; ``lost`` is told
     its index when nothing has.
@@ -76,6 +76,12 @@ class _Write:
     data: Bytes
     large: bool
     lost: Lost
+
+    def whole(self) -> bytes:
+        """For readers: they share what was a view before."""
+        if not isinstance(self.data, bytes):
+            self.data = bytes(self.data)
+        return self.data
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +126,7 @@ class Store:
         self._bans = bans
         self._counters = counters
         self._tasks = tasks
-        self._pending: dict[tuple[bytes, int], Bytes] = {}
+        self._pending: dict[tuple[bytes, int], _Write] = {}
         self._pending_bytes = 0
         self._newest: tuple[bytes, bytes] | None = None  # rid and bytes of a small object that ``finished`` comes for
         self._records: dict[bytes, Record] = {}  # on their way to disk
@@ -202,7 +208,7 @@ class Store:
     def read_now(self, meta: Meta, index: int) -> bytes | None:
         """A block from memory, or on its way to disk."""
         if (data := self.memory.read_now(meta, index)) is None and (waiting := self._pending.get((meta.rid, index))):
-            return bytes(waiting)
+            return waiting.whole()
         return data
 
     def slice_now(self, meta: Meta, index: int, most: int) -> FileSlice | None:
@@ -247,9 +253,9 @@ class Store:
             if large and self.memory.write_now(meta, index, bytes(data)):
                 return "memory"
             return kept
-        self._pending[meta.rid, index] = data
+        job = self._pending[meta.rid, index] = _Write(meta, index, data, large, lost)
         self._pending_bytes += len(data)
-        self._submit(meta.key, _Write(meta, index, data, large, lost))
+        self._submit(meta.key, job)
         return "below"
 
     def save(self, record: Record, *, disk: bool) -> None:
@@ -372,7 +378,7 @@ class Store:
         meta, first, stored = jobs[0].meta, jobs[0].index, list[bool]()
         try:
             if self._runs is None:
-                stored.append(await self.disk.write(meta, first, bytes(jobs[0].data)))
+                stored.append(await self.disk.write(meta, first, jobs[0].whole()))
             else:
                 stored += await self._runs.write_run(meta, first, [job.data for job in jobs])
             for job, there in zip(jobs, stored, strict=True):
@@ -381,14 +387,14 @@ class Store:
         finally:
             for job in jobs:
                 name = (meta.rid, job.index)
-                if self._pending.get(name) is job.data:
+                if self._pending.get(name) is job:
                     del self._pending[name]
                 self._pending_bytes -= len(job.data)
 
     def _memory_takes(self, job: _Write) -> bool:
         """Put into memory what did not get to disk. False: there is no room, and it is nowhere."""
         if job.large:
-            return self.memory.write_now(job.meta, job.index, bytes(job.data))
+            return self.memory.write_now(job.meta, job.index, job.whole())
         return job.index in self.memory.held_now(job.meta)
 
     async def settle(self) -> None:

@@ -92,23 +92,17 @@ class Course:
             self.begun()
 
     def most(self) -> int:
-        """Bytes to hand over past the transport at once."""
+        """Bytes to hand over at once."""
         pace = self.pace
         return (pace and pace.write) or (self.turnstile.share if self.sent else self._turn)
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Through the transport, as pieces its path deserves; waits while the client does not take them."""
-        if self.limit is None:
-            if not self.sent and len(data) > self._turn:
-                first, data = memoryview(data)[: self._turn], memoryview(data)[self._turn :]
-                await self._write(first)
-            await self._write(data)
-            return
-        rest = memoryview(data)
-        while rest:
-            most = self.limit or len(rest)
-            await self._write(rest[:most])
-            rest = rest[most:]
+        """Through the transport, in turns or as pieces its path deserves; waits while the client does not take them."""
+        while len(data) > (most := self.most()):
+            data = memoryview(data)
+            await self._write(data[:most])
+            data = data[most:]
+        await self._write(data)
 
     async def _write(self, data: bytes | memoryview) -> None:
         await self.writer.write(data, drain=False)

@@ -28,7 +28,7 @@ WORTH_BYTES = 512 * 1024  # a rest that is shorter is not worth a tube
 # Bytes of one read past aiohttp: as much as is taken in some milliseconds, so that a slow client costs little (law 5)
 # and a fast one, or a fill, few reads: what is done for each costs as much as copying a MiB.
 READS = 32 * 1024, 4 * 1024 * 1024
-SOON_S, LATE_S = 0.01, 0.1  # asked for so soon again, or so late, a read is of twice, or half, the size
+SOON_S, LATE_S = 0.01, 0.02  # asked for so soon again, or so late, a read is of twice, or half, the size
 _T = TypeVar("_T")
 _Moved = TypeVar("_Moved", int, bytes)
 

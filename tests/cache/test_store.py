@@ -377,6 +377,7 @@ async def test_blocks_that_wait_behind_each_other_are_written_together(monkeypat
     assert disk.under_way == 1, "so few are not worth a second run"
     assert store.put(large, 10, memoryview(bytes(3 * size))[:size], disk=True) == "below"  # a part of a longer piece
     assert store.read_now(large, 10) == bytes(size)
+    assert store.read_now(large, 10) is store.read_now(large, 10), "not a copy for each reader"
     await _rounds()
     assert disk.under_way == 2
     store.save(large, disk=True)

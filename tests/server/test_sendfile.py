@@ -122,16 +122,22 @@ async def test_what_went_before_the_client_left_is_told(way: Way, piece: FileSli
     assert len(got) <= sum(way.told) < piece.length
 
 
-async def test_what_was_found_in_the_page_cache_is_not_looked_for_again_at_once(
-    way: Way, piece: FileSlice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[tuple[int, int]] = []
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What was looked for in the page cache, and found."""
+    seen: list[tuple[int, int]] = []
 
     def resident(descriptor: int, first: int, end: int) -> bool:
-        looks.append((first, end))
+        seen.append((first, end))
         return True
 
     monkeypatch.setattr(sendfile, "resident", resident)
+    return seen
+
+
+async def test_what_was_found_in_the_page_cache_is_not_looked_for_again_at_once(
+    way: Way, piece: FileSlice, looks: list[tuple[int, int]]
+) -> None:
     taking = asyncio.ensure_future(way.take(piece.length))
     await way.outlet.send(b"", piece)
     await taking
@@ -142,16 +148,9 @@ async def test_what_was_found_in_the_page_cache_is_not_looked_for_again_at_once(
 
 
 async def test_what_was_found_long_ago_is_looked_for_again(
-    way: Way, piece: FileSlice, monkeypatch: pytest.MonkeyPatch
+    way: Way, piece: FileSlice, looks: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow client's file may leave the page cache under it."""
-    looks: list[tuple[int, int]] = []
-
-    def resident(descriptor: int, first: int, end: int) -> bool:
-        looks.append((first, end))
-        return True
-
-    monkeypatch.setattr(sendfile, "resident", resident)
     monkeypatch.setattr(sendfile, "_FOUND_S", -1.0)
     taking = asyncio.ensure_future(way.take(piece.length))
     await way.outlet.send(b"", piece)
