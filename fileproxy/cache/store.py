@@ -5,35 +5,24 @@
 * Storing never waits: memory at once, disk and shared store by background writers with a bound on what is under way
   (what the memory tier leaves of its budget counts with it: readers find there what a slow disk has still to write).
   Over it, storing is skipped and counted, never the client (law 5).
-* Jobs of one key run in one lane, in order: a record saved later wins, and is there before its block. What is being
-  dropped is not found any more, also before its turn has come.
-* Blocks that follow each other and wait in a lane are written together: a thread gets little time of a busy worker's
-  interpreter, and one job takes as much of it for eight blocks as for one. Two such runs may be under way.
+* Jobs of one key run in order (``writers.py``): a record saved later wins, and is there before its block. What is
+  being dropped is not found any more, also before its turn has come.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
+from fileproxy.cache.writers import Lost, Waiting, Writers
 from fileproxy.model import UNKNOWN_SIZE, Bytes, Counters, FileSlice, Meta, Piece, Record, Tier, VaryRule
 from fileproxy.tasks import Tasks
 
 MOST_PENDING = 64 * 1024 * 1024  # bytes on their way to disk in one worker, beside what memory has room for
-MOST_TOGETHER = 8 * 1024 * 1024  # bytes of one write; a slow disk must get it done in time
-AT_ONCE = 2  # runs of blocks of one lane, each with a thread
-WORTH_SECOND = 4  # waiting blocks; fewer are better written with those that are still to come
-LANES = 4
 SMALL = 256 * 1024  # bytes of a block; larger ones are not kept in memory where there is a disk tier
-Job = Callable[[], Awaitable[object]]
-Lost = Callable[[int], None]
 Kept = Literal["", "memory", "below"]
 """Where a block is now: nowhere, in memory (which may lose it), or on its way below."""
 
@@ -65,46 +54,6 @@ class Runs(Protocol):
     async def write_run(self, meta: Meta, first: int, blocks: Sequence[Bytes]) -> list[bool]: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Write:
-    """A block on its way to disk. ``large``: where it does not get there, memory may have room for it; ``lost`` is told
-    its index when nothing has.
-    """
-
-    meta: Meta
-    index: int
-    data: Bytes
-    large: bool
-    lost: Lost
-
-    def whole(self) -> bytes:
-        """For readers: they share what was a view before."""
-        if not isinstance(self.data, bytes):
-            self.data = bytes(self.data)
-        return self.data
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """What waits for its turn, and how much is under way: one job, or up to ``AT_ONCE`` runs of blocks, so that no
-    thread of the disk waits until a busy loop hands it the next one.
-    """
-
-    waiting: deque[Job | _Write] = field(default_factory=deque)
-    running: int = 0
-    due: bool = False  # the next one begins soon
-    writes: bool = False  # what runs are blocks
-
-    def may_begin(self) -> bool:
-        """Whether what waits first may begin now."""
-        if self.due or not self.waiting:
-            return False
-        if not self.running:
-            return True
-        second = self.writes and self.running < AT_ONCE and len(self.waiting) >= WORTH_SECOND
-        return second and isinstance(self.waiting[0], _Write)
-
-
 class Store:
     """See the module's docstring. ``disk`` and ``shared`` may be None; ``bans`` judges what is found."""
 
@@ -125,17 +74,13 @@ class Store:
         self.shared = shared
         self._bans = bans
         self._counters = counters
-        self._tasks = tasks
-        self._pending: dict[tuple[bytes, int], _Write] = {}
+        self._pending: dict[tuple[bytes, int], Waiting] = {}
         self._pending_bytes = 0
         self._newest: tuple[bytes, bytes] | None = None  # rid and bytes of a small object that ``finished`` comes for
         self._records: dict[bytes, Record] = {}  # on their way to disk
         self._dropping: dict[tuple[bytes, bytes], int] = {}  # key and rid → jobs that are to drop it
         self._looking: dict[bytes, list[set[tuple[bytes, bytes]]]] = {}  # key → what was dropped while it is looked for
-        self._lanes = [_Lane() for _ in range(LANES)]
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._writers = Writers(tasks, self._write, runs=self._runs is not None)
 
     @property
     def ban(self) -> int:
@@ -253,9 +198,9 @@ class Store:
             if large and self.memory.write_now(meta, index, bytes(data)):
                 return "memory"
             return kept
-        job = self._pending[meta.rid, index] = _Write(meta, index, data, large, lost)
+        job = self._pending[meta.rid, index] = Waiting(meta, index, data, large, lost)
         self._pending_bytes += len(data)
-        self._submit(meta.key, job)
+        self._writers.submit(meta.key, job)
         return "below"
 
     def save(self, record: Record, *, disk: bool) -> None:
@@ -263,7 +208,7 @@ class Store:
         self.memory.save_now(record)
         if disk and self.shared is not None and isinstance(record, VaryRule):
             shared = self.shared
-            self._submit(record.key, lambda: shared.save(record))
+            self._writers.submit(record.key, lambda: shared.save(record))
         if not disk or self.disk is None:
             return
         tier = self.disk
@@ -276,7 +221,7 @@ class Store:
                 if self._records.get(record.key) is record:
                     del self._records[record.key]
 
-        self._submit(record.key, save)
+        self._writers.submit(record.key, save)
 
     def finished(self, meta: Meta) -> None:
         """All blocks have landed: a small object goes to the shared store, too."""
@@ -292,7 +237,7 @@ class Store:
             if await tier.save(meta):
                 await tier.write(meta, 0, whole)
 
-        self._submit(meta.key, share)
+        self._writers.submit(meta.key, share)
 
     def drop(self, record: Record) -> None:
         """Forget a record and its blocks, in every tier."""
@@ -307,7 +252,7 @@ class Store:
         for tier in (self.disk, self.shared):
             if tier is not None:
                 self._dropping[name] = self._dropping.get(name, 0) + 1
-                self._submit(record.key, lambda tier=tier: self._drop(tier, record))  # type: ignore[misc]
+                self._writers.submit(record.key, lambda tier=tier: self._drop(tier, record))  # type: ignore[misc]
 
     async def _drop(self, tier: Tier, record: Record) -> None:
         name = _name(record)
@@ -318,62 +263,9 @@ class Store:
             if not self._dropping[name]:
                 del self._dropping[name]
 
-    # --- background writers -------------------------------------------------------------------------------------------
+    # --- what the writers do ------------------------------------------------------------------------------------------
 
-    def _submit(self, key: bytes, job: Job | _Write) -> None:
-        lane = self._lanes[key[0] % LANES]
-        lane.waiting.append(job)
-        if lane.may_begin():
-            self._start(lane)
-
-    def _start(self, lane: _Lane) -> None:
-        """Soon: what follows in this turn of the loop may be written together with it."""
-        lane.due = True
-        self._running += 1
-        self._idle.clear()
-        asyncio.get_running_loop().call_soon(self._begin, lane)
-
-    def _begin(self, lane: _Lane) -> None:
-        lane.due = False
-        self._tasks.start(self._work(lane, self._take(lane)), "store writer")
-
-    async def _work(self, lane: _Lane, job: Job) -> None:
-        try:
-            while True:
-                try:
-                    await job()
-                finally:
-                    lane.running -= 1
-                if not lane.may_begin():
-                    return
-                job = self._take(lane)
-        except Exception:  # a mistake of a tier: it is told, and the rest of the lane goes on
-            if lane.may_begin():
-                self._start(lane)
-            raise
-        finally:
-            self._running -= 1
-            if self._running == 0:
-                self._idle.set()
-
-    def _take(self, lane: _Lane) -> Job:
-        """What is done next in a lane: a job, or the writing of all blocks at its front that are written at once."""
-        lane.running += 1
-        first = lane.waiting.popleft()
-        lane.writes = isinstance(first, _Write)
-        if not isinstance(first, _Write):
-            return first
-        jobs, left = [first], MOST_TOGETHER - len(first.data)
-        while self._runs and lane.waiting:
-            job = lane.waiting[0]
-            if not isinstance(job, _Write) or not _follows(job, jobs[-1]) or len(job.data) > left:
-                break
-            jobs.append(job)
-            left -= len(job.data)
-            lane.waiting.popleft()
-        return partial(self._write, jobs)
-
-    async def _write(self, jobs: list[_Write]) -> None:
+    async def _write(self, jobs: list[Waiting]) -> None:
         assert self.disk is not None
         meta, first, stored = jobs[0].meta, jobs[0].index, list[bool]()
         try:
@@ -391,7 +283,7 @@ class Store:
                     del self._pending[name]
                 self._pending_bytes -= len(job.data)
 
-    def _memory_takes(self, job: _Write) -> bool:
+    def _memory_takes(self, job: Waiting) -> bool:
         """Put into memory what did not get to disk. False: there is no room, and it is nowhere."""
         if job.large:
             return self.memory.write_now(job.meta, job.index, job.whole())
@@ -399,7 +291,7 @@ class Store:
 
     async def settle(self) -> None:
         """Wait until all that was given to it is written."""
-        await self._idle.wait()
+        await self._writers.settle()
 
     def statistics(self) -> dict[str, Any]:
         """For ``/stats`` and ``/health``."""
@@ -427,12 +319,6 @@ def _bytes_now(piece: FileSlice) -> bytes | None:
         return None
     os.close(piece.descriptor)
     return bytes(data)
-
-
-def _follows(job: _Write, before: _Write) -> bool:
-    """Whether it is the next block of the same file: with the last one of a chunked body its size has become known."""
-    one, other = job.meta, before.meta
-    return one.rid == other.rid and one.size == other.size and job.index == before.index + 1
 
 
 def _name(record: Record) -> tuple[bytes, bytes]:

@@ -94,7 +94,7 @@ class Course:
     def most(self) -> int:
         """Bytes to hand over at once."""
         pace = self.pace
-        return (pace and pace.write) or (self.turnstile.share if self.sent else self._turn)
+        return (pace and pace.write) or (self._turn if self._on_first_byte else self.turnstile.share)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Through the transport, in turns or as pieces its path deserves; waits while the client does not take them."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ WORKERS = "server.workers"  # marked rolling, but the number alone needs no new 
 ADDRESS = ("server.host", "server.port")
 
 
-class Reload:
+class Reload(ABC):
     """One reload on its way. ``rolling`` says that workers are being replaced, so that nobody else starts any."""
 
     rolling = False
@@ -75,9 +76,9 @@ class Reload:
             conclude(master, "refused", problems=[error.strerror or str(error)])
             return None
 
+    @abstractmethod
     def step(self) -> bool:
         """Go on as far as possible. True when the reload is over."""
-        raise NotImplementedError
 
     def lost(self, worker: Worker, how: str) -> bool:
         """A worker ended untold. True when that is this reload's business and not a crash."""

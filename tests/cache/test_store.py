@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fileproxy.cache import store as store_module
+from fileproxy.cache import writers
 from fileproxy.cache.ban import Judged
 from fileproxy.cache.memory import MemoryTier
 from fileproxy.cache.store import MOST_PENDING, SMALL, Store
@@ -363,7 +363,7 @@ async def _rounds() -> None:
 async def test_blocks_that_wait_behind_each_other_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """What came while one was written goes at once, as far as it is a run and not too long; two runs at a time."""
     size = 512 * 1024
-    monkeypatch.setattr(store_module, "MOST_TOGETHER", 3 * size)
+    monkeypatch.setattr(writers, "MOST_TOGETHER", 3 * size)
     counts, failures = Watched(), list[BaseException]()
     tasks = Tasks(lambda name, error: failures.append(error))
     disk = RunTier()
