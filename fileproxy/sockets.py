@@ -10,6 +10,7 @@ On Linux an accepted socket inherits the options of the listening one, except TC
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _CONGESTION: int | None = getattr(socket, "TCP_CONGESTION", None)
 SYSTEM = ("auto", "system")  # values of ``congestion`` that leave the choice to the kernel, to begin with
 _CONGESTION_NAME_BYTES = 16  # TCP_CA_NAME_MAX of linux/tcp.h
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 _UNLIMITED = 0xFFFFFFFF  # what TCP_NOTSENT_LOWAT says when it is not limited
 
 
@@ -150,6 +152,12 @@ def _rows(options: Sockets) -> list[tuple[str, int, int | None, int | bytes]]:
     if options.congestion not in SYSTEM:
         rows.append(("congestion", tcp, _CONGESTION, options.congestion.encode("ascii", "replace")))
     return rows
+
+
+def reset_on_close(sock: Any) -> None:
+    """Let closing reset a TCP connection, so that the other side sees that it is cut. ``sock``: None does nothing."""
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _option(sock: socket.socket, option: int | None, kind: Callable[[int], Any]) -> Any:

@@ -2,11 +2,13 @@
 
 For an answer of the fast front a loop's transport costs more than the answer: it is made, asks for addresses that
 nobody needs, and is told of each read through three layers. So where the kernel has epoll(7), connections are accepted,
-read and written by their descriptors. They wait on an epoll of ours, which the loop watches like one socket.
+read and written by their descriptors (``bare.py``). They wait on an epoll of ours, which the loop watches like one
+socket.
 
-A connection whose request is not known, or that does not take at once what is written to it, moves to the loop: its
-front stays the same, its transport becomes the loop's (:meth:`Bare.move`). What was read is held by the front meanwhile
-and nothing more is read, so that no byte can overtake another. Once it has needed no handler for a while it comes back.
+A connection whose request is not known, or that does not take at once what is written to it, moves to the loop: it
+gets a front and the loop's transport, and is looked at no more here. What was read and what was not taken goes with it,
+and nothing is read meanwhile, so that no byte can overtake another. Once it has needed no handler for a while it comes
+back.
 """
 
 from __future__ import annotations
@@ -17,45 +19,42 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from fileproxy.server.bare import READ, Arrival, Bare
+from fileproxy.server.bare import READ, Bare, address_of
+from fileproxy.server.ends import error_answer
 from fileproxy.server.sendfile import descriptor_of
 from fileproxy.tasks import Tasks
 
 if TYPE_CHECKING:
+    from fileproxy.server.connections import Connections
     from fileproxy.server.front import Front
 
 ACCEPTS = 16  # connections taken at a time: then those that are here get their turn
 EVENTS = 256  # looked at in a turn of the loop
 ROUNDS = 4  # of such looks, while at least so many had something: the loop takes its time for each turn
 FEW = 4
-FIRST = 960  # bytes of a connection's first read: most heads, and what malloc(3) has at hand
-READS = 8  # further ones of a connection in a turn: who sends without end does not keep others waiting
+FIRST = 960  # bytes of a first read: most heads, and what malloc(3) has at hand; with the second, all that are known
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor or memory to give
 _IN = getattr(select, "EPOLLIN", 0)
 _WATCH = _IN | getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLET", 0)  # told once for all that has come
 
 
 class Acceptor:
-    """The listening sockets of a worker, and the connections that wait here.
+    """The listening sockets of a worker, and what comes on those of its ``connections`` that wait here.
 
-    ``make`` makes a front. ``turn(True)`` is called between a look at what has come and serving it, ``turn(False)``
-    after the last one.
+    ``turn(True)`` is called between a look at what has come and serving it, ``turn(False)`` after the last one.
     """
 
-    def __init__(self, make: Callable[[], Front], turn: Callable[[bool], None]) -> None:
-        self._make = make
+    def __init__(self, connections: Connections, turn: Callable[[bool], None]) -> None:
+        self._connections = connections
+        self._bare = connections.bare
         self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._poll = select.epoll()
         self._listeners: dict[int, socket.socket] = {}
-        self._bare: dict[int, Bare] = {}
         self._moves = Tasks(self._move_failed)
         self._loop.add_reader(self._poll.fileno(), self._look)
-
-    def __len__(self) -> int:
-        return len(self._bare)
 
     def listen(self, listener: socket.socket) -> Listening:
         """Accept from a socket that listens. What is returned closes it."""
@@ -95,7 +94,7 @@ class Acceptor:
             self._turn(False)
 
     def _serve(self, events: list[tuple[int, int]]) -> None:
-        get, read = self._bare.get, os.read
+        get, read, answer = self._bare.get, os.read, self._connections.answer
         for descriptor, event in events:
             one = get(descriptor)
             if one is None:
@@ -106,84 +105,77 @@ class Acceptor:
                 data = read(descriptor, FIRST)
                 if len(data) == FIRST:
                     data += one.more()
-                if data:
-                    one.received(data)
-                    if event == _IN and len(data) < FIRST + READ:
-                        continue  # the kernel has no more of it, and tells when it has
+                answered_at = answer(data, one)
             except BlockingIOError:
                 continue
             except Exception as error:
                 self._failed(one, error)
                 continue
-            if self._read_rest(one, ended=not data):
-                self._poll.modify(descriptor, _WATCH)
-
-    def _read_first(self, one: Bare) -> None:
-        """What a client asks has often come with it. Of what more is there the kernel tells."""
-        try:
-            data = os.read(one.descriptor, FIRST)
-        except BlockingIOError:
-            return
-        if len(data) == FIRST:
-            data += one.more()
-        if data:
-            self._turn(True)  # it may have come after the turn began
-            one.received(data)
-        else:
-            one.front.eof_received()
-
-    def _read_rest(self, one: Bare, *, ended: bool) -> bool:
-        """There may be more, of which the kernel does not tell again. Whether it should: others get their turn."""
-        try:
-            for _ in range(READS):
-                if not self._is_read(one):
-                    return False
-                if ended:
-                    one.front.eof_received()
-                    return False
-                data = os.read(one.descriptor, READ)
-                if data:
-                    self._turn(True)  # it may have come after the turn began
-                    one.received(data)
-                ended = not data
-        except BlockingIOError:
-            return False
-        except Exception as error:
-            self._failed(one, error)
-            return False
-        return self._is_read(one)
-
-    def _is_read(self, one: Bare) -> bool:
-        return self._bare.get(one.descriptor) is one and one.is_reading()
-
-    def _failed(self, one: Bare, error: Exception) -> None:
-        """The kernel has lost the connection; or a bug of ours, which is told and is this connection's end alone."""
-        if isinstance(error, OSError):
-            one.lost(error)
-        else:
-            self._tell(one, error)
-            one.front.abort()
+            if answered_at is None:
+                self._not_known(one, data)
+                continue
+            one.since = answered_at
+            one.served = True
+            if one.over:
+                self._over(one)
+            elif event != _IN:
+                self._serve_last(one)
 
     def _accept(self, listener: socket.socket) -> None:
-        bare, family = self._bare, int(listener.family)  # looked up once: it is made an enum's member each time
+        came = self._arrivals(listener)
+        self._turn(True)  # what they asked may have come after the turn began
+        for one, data in came:
+            if data is None or self._stays(one, data):
+                try:
+                    self._poll.register(one.descriptor, _WATCH)  # tells of what is there
+                except OSError as error:
+                    self._failed(one, error)
+
+    def _arrivals(self, listener: socket.socket) -> list[tuple[Bare, bytes | None]]:
+        """Some of those who wait, and what they ask: that has often come with them."""
+        connections, bare, now = self._connections, self._bare, self._connections.clock.now()
+        family = int(listener.family)  # looked up once: it is made an enum's member each time
+        came: list[tuple[Bare, bytes | None]] = []
         for _ in range(ACCEPTS):
             try:
                 descriptor, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  (socket.accept makes an object of it)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                break
             except OSError as error:
                 self._cannot_accept(listener, error)
-                return
+                break
             os.set_blocking(descriptor, False)
-            one = bare[descriptor] = Bare(self, self._make(), descriptor, family, address)
-            try:
-                one.front.connection_made(one)
-                if bare.get(descriptor) is one:
-                    self._read_first(one)
-                    if bare.get(descriptor) is one:
-                        self._poll.register(descriptor, _WATCH if one.is_reading() else 0)  # tells of what is there
-            except Exception as error:
-                self._failed(one, error)
+            one = Bare(descriptor, family, address_of(address), now)
+            if refusal := connections.admit(one.peer, descriptor):
+                self._turn_away(one, refusal)
+                continue
+            bare[descriptor] = one
+            came.append((one, one.first(FIRST)))
+        return came
+
+    def _serve_last(self, one: Bare) -> None:
+        """It ended its side behind what was read, or behind more: the kernel does not tell again."""
+        while (data := one.first(READ)) is not None:
+            self._turn(True)  # it may have come after the turn began
+            if not self._stays(one, data):
+                return
+
+    def _stays(self, one: Bare, data: bytes) -> bool:
+        """Answer ``data``, or see to it that somebody does. Whether the connection is still carried here."""
+        try:
+            answered_at = self._connections.answer(data, one)
+        except Exception as error:
+            self._failed(one, error)
+            return False
+        if answered_at is None:
+            self._not_known(one, data)
+            return False
+        one.since = answered_at
+        one.served = True
+        if one.over:
+            self._over(one)
+            return False
+        return True
 
     def _cannot_accept(self, listener: socket.socket, error: OSError) -> None:
         """No descriptor or no memory is left: try again later, because the socket stays readable."""
@@ -202,25 +194,56 @@ class Acceptor:
 
     # --- what goes ------------------------------------------------------------------------------------------------
 
-    def closed(self, descriptor: int) -> None:
-        """A connection was closed, and with that is on no epoll any more."""
-        del self._bare[descriptor]
+    def _not_known(self, one: Bare, data: bytes) -> None:
+        """What it sent is for a front; b"": it ended its side."""
+        if data:
+            self._hand_over(one, data)
+        else:
+            self._connections.end(one)
 
-    def set_reading(self, descriptor: int, reads: bool) -> None:
-        """Whether what comes for a connection is to be read."""
-        with suppress(FileNotFoundError):  # it is just being accepted
-            self._poll.modify(descriptor, _WATCH if reads else 0)
+    def _over(self, one: Bare) -> None:
+        """It was answered for the last time here."""
+        if one.rest and not one.cut:
+            self._hand_over(one, b"")
+        else:
+            self._connections.end(one)
 
-    def move(self, one: Bare) -> None:
+    def _failed(self, one: Bare, error: Exception) -> None:
+        """The kernel has lost the connection; or a bug of ours, which is told and is this connection's end alone."""
+        if not isinstance(error, OSError):
+            self._tell(error)
+            one.abort()
+        self._connections.end(one)
+
+    def _turn_away(self, one: Bare, refusal: str) -> None:
+        if (front := self._connections.turned_away()) is None:
+            one.abort()
+            one.close()
+        else:
+            one.write(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
+            one.leave()
+            self._moves.start(self._move(front, one, b""), "move-connection")
+
+    def _hand_over(self, one: Bare, data: bytes) -> None:
         """Let the loop have a connection."""
-        del self._bare[one.descriptor]
         self._pause(one.descriptor)
-        self._moves.start(self._move(one), "move-connection")
+        self._moves.start(self._move(self._connections.move(one), one, data), "move-connection")
+
+    async def _move(self, front: Front, one: Bare, data: bytes) -> None:
+        sock = one.as_socket()
+        sock.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(lambda: _Arrival(front, one, data), sock)
+        except Exception as error:  # the client left meanwhile, or a bug
+            if not isinstance(error, OSError):
+                self._tell(error)
+            sock.close()
+            front.connection_lost(error)
 
     def take_back(self, front: Front) -> None:
         """Carry a connection that the loop carried until now, and that rests. Where the kernel has no room: not yet."""
         transport = front.transport
-        if not front.resting or isinstance(transport, Bare) or (owned := descriptor_of(transport)) is None:
+        if not front.resting or (owned := descriptor_of(transport)) is None:
             return
         try:
             descriptor = os.dup(owned)
@@ -231,29 +254,31 @@ class Acceptor:
         except OSError:
             os.close(descriptor)
             return
-        family = transport.get_extra_info("socket").family
-        one = Bare(self, front, descriptor, family, transport.get_extra_info("peername"))
+        self._connections.rested(front, descriptor, int(transport.get_extra_info("socket").family))
         transport.set_protocol(asyncio.Protocol())
         transport.abort()  # its descriptor alone is closed: the connection has another
-        front.carried_by(one)
-        self._bare[descriptor] = one
-
-    async def _move(self, one: Bare) -> None:
-        sock = one.as_socket()
-        sock.setblocking(False)
-        try:
-            await self._loop.connect_accepted_socket(lambda: Arrival(one), sock)
-        except Exception as error:  # the client left meanwhile, or a bug
-            if not isinstance(error, OSError):
-                self._tell(one, error)
-            sock.close()
-            one.front.connection_lost(error)
 
     def _move_failed(self, name: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": f"{name} failed", "exception": error})
 
-    def _tell(self, one: Bare, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": one})
+    def _tell(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a connection failed", "exception": error})
+
+
+class _Arrival(asyncio.Protocol):
+    """Takes a connection from the loop for its front."""
+
+    def __init__(self, front: Front, one: Bare, data: bytes) -> None:
+        self._front, self._one, self._data = front, one, data
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream, front = cast(asyncio.Transport, transport), self._front  # uvloop's is no subclass
+        stream.set_protocol(front)
+        try:
+            front.arrive(stream, self._data, self._one.rest, leaves=self._one.leaves)
+        except Exception:  # a bug of ours, which the loop tells; nothing would end the connection
+            front.abort()
+            raise
 
 
 class Listening:

@@ -18,13 +18,16 @@ from fileproxy.clock import Clock
 from fileproxy.http.forwarded import Networks
 from fileproxy.model import Counters
 from fileproxy.server.acceptor import Acceptor
+from fileproxy.server.bare import Bare
+from fileproxy.server.ends import ASKS_S, Phase
 from fileproxy.server.fast import Fast
-from fileproxy.server.front import Front
+from fileproxy.server.front import Asker, Front
 from fileproxy.server.heads import HeadLimits
 from fileproxy.server.pace import ClientPace, Granted, PacePolicy, paced
 from fileproxy.server.serving import Serving, Tap
 from fileproxy.settings.schema import Settings
 
+Answer = Callable[[bytes, Asker], float | None]
 SWEEP_S = 1.0
 RESERVE = 64  # descriptors kept free for files, logs and upstream connections that are being opened
 RESTS = 32  # connections that go back to the acceptor in a turn of the loop
@@ -73,8 +76,9 @@ class Connections:
     """Makes a :class:`Front` for each accepted connection: hand it to ``loop.create_server``.
 
     ``server`` is the aiohttp server whose handlers answer; it must have ``handler_cancellation`` on. ``policy`` may be
-    replaced at any time and holds from the next look at it. ``tune`` sets what a socket does not inherit from the
-    listening one; it is called when a connection's first request is handed on.
+    replaced at any time and holds from the next look at it. ``answer`` answers a head that is known (``fast.py``).
+    ``tune`` sets what a socket does not inherit from the listening one; it is called when a connection's first request
+    is handed on.
     """
 
     def __init__(
@@ -92,14 +96,14 @@ class Connections:
         self.policy = policy
         self.counters = counters
         self.clock = clock
-        self.answer = None if fast is None else fast.answer
+        self.answer: Answer = _knows_nothing if fast is None else fast.answer
+        self.bare: dict[int, Bare] = {}  # those that the acceptor carries, by their descriptors
         self.draining = False
         self._server = server
         self._tune = tune
         self._loop = asyncio.get_running_loop()
         self._open: set[Front] = set()
         self._turned_away: set[Front] = set()  # told so, and not closed yet
-        self._unlooked = 0  # connections that will not be asked for the number of their descriptors
         self._per_client: dict[str, int] = {}  # a Counter takes twice as long
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
@@ -111,7 +115,7 @@ class Connections:
         return Front(self)
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self.bare)
 
     @property
     def busy(self) -> int:
@@ -120,61 +124,85 @@ class Connections:
 
     # --- what a Front calls -----------------------------------------------------------------------------------------
 
-    def admit(self, front: Front) -> str | None:
-        """Count a new connection. Returns "" to serve it, why not to say so to it, or None to just reset it."""
-        self._count_soon()
-        self._came += 1
-        refusal = self._refusal(front)
-        if not refusal:
-            self._open.add(front)
-            self._per_client[front.peer] = self._per_client.get(front.peer, 0) + 1
-            return ""
-        self.counters.add("connections.shed")
-        if len(self._turned_away) >= TOLD:
-            return None
-        self._turned_away.add(front)
-        return refusal
-
-    def _refusal(self, front: Front) -> str:
-        policy = self.policy
-        if len(self._open) >= policy.connections:
-            return "Too many connections are open."
-        if self._descriptors_low(front):
-            return "Nearly all file descriptors are in use."
-        most, peer = policy.connections_per_client, front.peer
-        if most is None or not peer or self._per_client.get(peer, 0) < most or peer in policy.unlimited:
-            return ""
-        return f"More than {most} connections are open from this address."
-
-    def _descriptors_low(self, front: Front) -> bool:
-        """Looking costs as much as admitting, so while many are free not every connection is looked at."""
-        self._unlooked -= 1
-        if self._unlooked > 0 or (sock := front.transport.get_extra_info("socket")) is None:
-            return False
-        left = self.policy.last_descriptor - int(sock.fileno())
-        self._unlooked = min(RESERVE // 4, left // 4)
-        return left <= 0
-
-    def lost(self, front: Front) -> None:
-        """A connection that was counted has gone."""
-        self._count_soon()
-        self._left += 1
-        if front not in self._open:
-            self._turned_away.discard(front)
-            return
-        self._open.remove(front)
-        if self._paces:
-            self._paces.pop(front, None)
-        left = self._per_client[front.peer] - 1
-        if left:
-            self._per_client[front.peer] = left
-        else:
-            del self._per_client[front.peer]
-
-    def _count_soon(self) -> None:
-        """All of a turn of the loop are counted together: one by one takes a tenth as long as serving them."""
+    def admit(self, peer: str, descriptor: int) -> str:
+        """Count a new connection. Returns "" to serve it, or why not."""
         if not (self._came or self._left):
             self._loop.call_soon(self._count)
+        self._came += 1
+        policy = self.policy
+        here, most = self._per_client.get(peer, 0), policy.connections_per_client
+        if len(self._open) + len(self.bare) >= policy.connections:
+            refusal = "Too many connections are open."
+        elif descriptor >= policy.last_descriptor:
+            refusal = "Nearly all file descriptors are in use."
+        elif most is None or here < most or not peer or peer in policy.unlimited:
+            self._per_client[peer] = here + 1
+            return ""
+        else:
+            refusal = f"More than {most} connections are open from this address."
+        self.counters.add("connections.shed")
+        return refusal
+
+    def _has_left(self, peer: str | None) -> None:
+        """A connection is no more. ``peer``: None when it was turned away."""
+        if not (self._came or self._left):
+            self._loop.call_soon(self._count)
+        self._left += 1
+        if peer is not None:
+            left = self._per_client[peer] - 1
+            if left:
+                self._per_client[peer] = left
+            else:
+                del self._per_client[peer]
+
+    def end(self, one: Bare) -> None:
+        """Close a connection that the acceptor carries."""
+        del self.bare[one.descriptor]
+        one.close()
+        self._has_left(one.peer)
+
+    def add(self, front: Front) -> None:
+        """It was admitted."""
+        self._open.add(front)
+
+    def turned_away(self, front: Front | None = None) -> Front | None:
+        """The front that is to tell a connection so (``front``, or one to which it moves). None: just reset it."""
+        if len(self._turned_away) >= TOLD:
+            if front is None:
+                self._has_left(None)
+            return None
+        if front is None:
+            front = Front(self)
+            front.phase = Phase.MOVING
+        self._turned_away.add(front)
+        return front
+
+    def move(self, one: Bare) -> Front:
+        """The front to which a connection goes from the acceptor."""
+        del self.bare[one.descriptor]
+        front = Front.of(self, one)
+        self._open.add(front)
+        if one.pace is not None:
+            self._paces[front] = one.pace
+        return front
+
+    def rested(self, front: Front, descriptor: int, family: int) -> None:
+        """A front goes, and leaves its connection to the acceptor."""
+        one = self.bare[descriptor] = front.as_bare(descriptor, family)
+        one.pace = self._paces.pop(front, None)
+        self._open.remove(front)
+
+    def lost(self, front: Front) -> None:
+        """A front's connection has gone."""
+        if front in self._open:
+            self._open.remove(front)
+            self._paces.pop(front, None)
+            self._has_left(front.peer)
+        else:
+            self._turned_away.discard(front)
+            self._has_left(None)
+
+    # All of a turn of the loop are counted together: one by one takes a tenth as long as serving them.
 
     def _count(self) -> None:
         came, left, self._came, self._left = self._came, self._left, 0, 0
@@ -222,8 +250,13 @@ class Connections:
     def sweep(self) -> None:
         """Let each connection look at the time."""
         now = self.clock.now()
+        for one in tuple(self.bare.values()):
+            if now - one.since >= self.policy.keepalive_idle:
+                self.end(one)
         for front in (*self._open, *self._turned_away):
             front.sweep(now)
+        if self.draining:
+            self._drain_bare()
         for front, pace in tuple(self._paces.items()):
             if front.busy:
                 pace.look(self.policy.pace, now)
@@ -237,11 +270,21 @@ class Connections:
     def drain(self) -> None:
         """Close idle connections now and the others after their answer."""
         self.draining = True
+        self._drain_bare()
         for front in tuple(self._open):
             front.drain()
 
+    def _drain_bare(self) -> None:
+        now = self.clock.now()
+        for one in tuple(self.bare.values()):
+            if one.served or now - one.since >= ASKS_S:
+                self.end(one)
+
     async def close(self, ending: str = "drained_out") -> None:
         """Abort what is left, and wait until its handlers have ended. ``ending``: what their requests count as."""
+        for one in tuple(self.bare.values()):
+            one.abort()
+            self.end(one)
         fronts = (*self._open, *self._turned_away)
         tasks = [front.task for front in fronts if front.task is not None]
         for front in fronts:
@@ -251,3 +294,7 @@ class Connections:
         while self._open or self._turned_away:  # noqa: ASYNC110  (one turn or two: connection_lost is already scheduled)
             await asyncio.sleep(0)
         self._count()
+
+
+def _knows_nothing(raw: bytes, asker: Asker) -> None:
+    """A fast front that is off."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import cast
@@ -29,13 +27,13 @@ from fileproxy.server.running import Held
 from fileproxy.server.sendfile import PROGRESS_FLOOR, Outlet, descriptor_of
 from fileproxy.server.splice import spout_of
 from fileproxy.server.turnstile import TURN, Turnstile
+from fileproxy.sockets import reset_on_close
 
 # What may lie between us and a client, in its socket and ours. ``sendfile`` hands over pages, not bytes: a file changed
 # in place changes them under way. So of what may change the last so much is copied: when the check before its last byte
 # finds the file as it was, the pages have arrived.
 IN_FLIGHT = 16 * 1024 * 1024
 FIRST = 128 * 1024  # bytes of a download's first turn in a crowd: what others wait for comes before what it reads later
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
 class Course:
@@ -333,7 +331,5 @@ def abort(request: web.Request, reply: Reply | None) -> None:
     if transport is None:
         return
     if reply is None or reply.close_delimited:
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_on_close(transport.get_extra_info("socket"))
     transport.abort()

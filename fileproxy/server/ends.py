@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-import socket
-import struct
 from abc import ABC, abstractmethod
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from fileproxy.http.problem import CONTENT_TYPE, problem
 from fileproxy.server.framing import BodyScanner
 from fileproxy.server.heads import BadHead, Head
 from fileproxy.server.serving import Serving
+from fileproxy.sockets import reset_on_close
 
 if TYPE_CHECKING:
     from fileproxy.server.connections import Connections
@@ -32,23 +31,23 @@ if TYPE_CHECKING:
 LINGER_S = 2.0  # how long input is thrown away after our last byte
 LINGER_BYTES = 1024 * 1024  # and how much of it
 REST_S = 1.0  # a handler that served nothing for so long goes: it weighs five times the rest, and is soon made anew
+ASKS_S = 1.0  # who has just connected is about to ask, and gets so long to do so although the worker leaves
 PROGRESS_FLOOR = 1024  # bytes in an idle window that count as progress
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
 class Phase(enum.Enum):
     """Where a connection stands. IDLE → HEAD → SERVING → IDLE …, and from each of them → LINGERING → CLOSING → GONE.
 
-    IDLE or HEAD → MOVING → IDLE whenever the loop takes it over from the acceptor.
+    One that the acceptor carried begins as MOVING; one that goes back to it is GONE for its front.
     """
 
     IDLE = "at a clean boundary: all that came was handed on and answered"
     HEAD = "part of a head has come"
-    MOVING = "a head has come that is not known; the connection is on its way from the acceptor to the loop"
+    MOVING = "on its way from the acceptor to the loop: there is no transport yet"
     SERVING = "a request was handed on; its answer has not ended, or its body has not been read to its end"
     LINGERING = "our last byte is written; what still comes is thrown away"
     CLOSING = "closed, perhaps with bytes still to flush"
-    GONE = "aborted or lost: its descriptor may already be another's"
+    GONE = "aborted, lost or given back: its descriptor may already be another's"
 
 
 _IDLE, _CLOSING, _GONE = Phase.IDLE, Phase.CLOSING, Phase.GONE  # looked up once: an enum's members take their time
@@ -80,7 +79,7 @@ class Ends(asyncio.Protocol, ABC):
         self._handler: Serving | None = None
         self._held = b""  # came, but not handed on
         self._at = 0  # where in it the next request begins
-        self._rested_at = 0.0  # when the handler had nothing more to do
+        self._rested_at = 0.0  # when it had nothing more to do that is not known
         self._since = 0.0  # when the phase began, or when bytes last made progress in it
         self._body: BodyScanner | None = None  # of the request being served, until its end
         self._body_held = False  # the handler reads no more of it for now
@@ -112,10 +111,17 @@ class Ends(asyncio.Protocol, ABC):
         """
         if self.phase is Phase.GONE:
             return
-        if self.phase is not Phase.CLOSING or self.transport.get_write_buffer_size():
-            _reset_on_close(self.transport)  # the descriptor is surely still ours
         self.ending = ending
+        if self.phase is Phase.MOVING:
+            self.phase = Phase.GONE  # when it arrives it is cut
+            return
+        flushed = self.phase is Phase.CLOSING and not self.transport.get_write_buffer_size()
         self.phase = Phase.GONE
+        self._cut(reset=not flushed)
+
+    def _cut(self, *, reset: bool = True) -> None:
+        if reset:
+            reset_on_close(self.transport.get_extra_info("socket"))  # the descriptor is surely still ours
         self.transport.abort()
 
     def _refuse(self, error: BadHead) -> None:
@@ -160,8 +166,8 @@ class Ends(asyncio.Protocol, ABC):
             self.transport.close()
 
     def drain(self) -> None:
-        """The worker leaves: close if idle. Who has just connected is about to ask, and gets a second to do so."""
-        if self.phase is Phase.IDLE and (self._served or self._connections.clock.now() - self._since >= 1.0):
+        """The worker leaves: close if idle."""
+        if self.phase is Phase.IDLE and (self._served or self._connections.clock.now() - self._since >= ASKS_S):
             self._close()
 
     @abstractmethod
@@ -170,14 +176,14 @@ class Ends(asyncio.Protocol, ABC):
 
     @abstractmethod
     def _rest(self) -> None:
-        """Let the handler go."""
+        """Let the handler go, and the loop."""
 
     # --- once a second --------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Look at the time: give up what makes no progress."""
         policy = self._connections.policy
-        if self.phase is Phase.GONE:
+        if self.phase is Phase.GONE or self.phase is Phase.MOVING:
             return
         if self.phase is Phase.SERVING:
             self._sweep_serving(now)
@@ -189,7 +195,7 @@ class Ends(asyncio.Protocol, ABC):
                 self._close()
             elif self._connections.draining:
                 self.drain()
-            elif self._handler is not None and now - self._rested_at >= REST_S:
+            elif now - self._rested_at >= REST_S:
                 self._rest()
         elif self.phase is Phase.HEAD:
             if now - self._since >= policy.head_timeout:
@@ -231,9 +237,3 @@ def error_answer(status: int, title: str, detail: str, retry_after_s: int | None
         f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
-
-
-def _reset_on_close(transport: asyncio.Transport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -40,7 +40,7 @@ from fileproxy.server.rows import BLOCK_OVERHEAD, ROW_OVERHEAD, Answer, Block, R
 from fileproxy.server.tally import Tally
 
 if TYPE_CHECKING:
-    from fileproxy.server.front import Front
+    from fileproxy.server.front import Asker, Front
     from fileproxy.server.reply import Reply
     from fileproxy.server.service import Generation, Service
 
@@ -82,20 +82,20 @@ class Fast:
 
     # --- for each request -----------------------------------------------------------------------------------------
 
-    def answer(self, raw: bytes, front: Front) -> float | None:  # noqa: C901, PLR0912 (a call less for each hit)
+    def answer(self, raw: bytes, asker: Asker) -> float | None:  # noqa: C901, PLR0912 (a call less for each hit)
         """Answer ``raw`` if it is one known head and nothing else. Returns ``clock.now()``; None: nothing was done."""
         line, _, text = raw.partition(b"\r\n")
-        block, given = front.block, b""
+        block, given = asker.block, b""
         if block is None or block.text != text:  # seldom
-            block = self._blocks.get((front.peer, text))
+            block = self._blocks.get((asker.peer, text))
             if block is None:
                 text, given = known.without_id(text)
-                if not given or len(raw) > self._longest or (block := self._blocks.get((front.peer, text))) is None:
+                if not given or len(raw) > self._longest or (block := self._blocks.get((asker.peer, text))) is None:
                     return None
-            front.block = block
+            asker.block = block
         row = block.rows.get(line)
         if row is None:
-            return self._answer_report(line, block, given, front)
+            return self._answer_report(line, block, given, asker)
         stands, now = row is self._sound, self._sound_at
         if not stands:
             now, record, service = self._now(), row.record, self._service
@@ -112,7 +112,7 @@ class Fast:
                     self._sound, self._sound_at = row, now
         if row.large:
             return (
-                self._answer_large(row, block, given, front, now)
+                self._answer_large(row, block, given, asker, now)
                 if stands or self._renewed(row, now) is not None
                 else None
             )
@@ -125,17 +125,17 @@ class Fast:
         request_id = given if given and block.trusted else ids.pop() if ids else self._new_id()
         after = row.after if not block.closes else _CLOSES + row.after
         if row.small:
-            front.transport.write(b"".join((row.before, request_id, after, body)))
+            asker.write(b"".join((row.before, request_id, after, body)))
         else:
             head = row.before + request_id + after
-            if row.pages is None or row.pages.send(front, head) is None:
-                front.transport.writelines((head, body))
+            if row.pages is None or row.pages.send(asker, head) is None:
+                asker.writelines((head, body))
         try:
             row.hits[block].append(request_id)
         except KeyError:
             self._tally.first(row, block, request_id, now)
         if block.closes:
-            front.leave()
+            asker.leave()
         return now
 
     def turn(self, begins: bool) -> None:
@@ -143,7 +143,7 @@ class Fast:
         self._in_turn = begins
         self._sound = None
 
-    def _answer_large(self, row: Row, block: Block, given: bytes, front: Front, now: float) -> float | None:
+    def _answer_large(self, row: Row, block: Block, given: bytes, asker: Asker, now: float) -> float | None:
         """The same for a file on disk, whose row stands: by sendfile and in one go, or the long way."""
         request_id = given if given and block.trusted else self._new_id()
         counters, pages = self._service.counters, row.pages
@@ -156,11 +156,11 @@ class Fast:
         if pages is None:
             return None
         try:
-            sent = pages.send(front, _head(row, block, request_id))
+            sent = pages.send(asker, _head(row, block, request_id))
         except FileChanged as error:
             for name in (f"ending.{error.ending}", "requests", "errors", "downloads.cut"):
                 counters.add(name)
-            front.abort()
+            asker.abort()
             return now
         finally:
             if not lent:
@@ -168,32 +168,32 @@ class Fast:
         if sent is None:
             return None
         counters.add("bytes.sendfile", sent)
-        self._answered(row, block, request_id, front, now)
+        self._answered(row, block, request_id, asker, now)
         return now
 
-    def _answer_report(self, line: bytes, block: Block, given: bytes, front: Front) -> float | None:
+    def _answer_report(self, line: bytes, block: Block, given: bytes, asker: Asker) -> float | None:
         """The same for a page of ours."""
         report = self._reports.get((block.operator, line))
         if report is None or report.load is not self._service.load or report.generation is not self._service.current:
             return None
         now = self._now()
         if now >= report.until:
-            report.maker = report.maker or front
-            if report.maker is front or now >= report.last:
+            report.maker = report.maker or asker
+            if report.maker is asker or now >= report.last:
                 return None
         request_id = given if given and block.trusted else self._new_id()
-        front.transport.write(_head(report, block, request_id))
-        self._answered(report, block, request_id, front, now)
+        asker.write(_head(report, block, request_id))
+        self._answered(report, block, request_id, asker, now)
         return now
 
-    def _answered(self, answer: Answer, block: Block, request_id: bytes, front: Front, began: float) -> None:
+    def _answered(self, answer: Answer, block: Block, request_id: bytes, asker: Asker, began: float) -> None:
         """What ``answer`` does behind an answer, for who has more time."""
         if block in answer.hits:
             answer.hits[block].append(request_id)
         else:
             self._tally.first(answer, block, request_id, began)
         if block.closes:
-            front.leave()
+            asker.leave()
 
     def _is_open(self) -> bool:
         """Whether this is a time to answer by what is known."""

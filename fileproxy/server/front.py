@@ -8,25 +8,30 @@ Laws kept here:
 * A head that is known word for word may be answered without all that (``fast.py``), but only at a clean boundary, in
   its turn, and only while the client takes what is written and the worker is not leaving.
 
-A connection that never sent anything but such heads is this object and a descriptor (``acceptor.py``); the loop's
-transport and the handler are made with the first request that is handed on.
+Where connections come through the acceptor (``acceptor.py``), one that never sent anything but such heads is a mere
+descriptor. A front and the loop's transport are made for it when it asks something else; the handler with the first
+request that is handed on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
 from fileproxy.http.problem import CONTENT_TYPE, problem
-from fileproxy.server.bare import Bare
+from fileproxy.server.bare import Bare, address_of
 from fileproxy.server.ends import LINGER_BYTES, Ends, Phase, error_answer
 from fileproxy.server.framing import BodyScanner, scanner
 from fileproxy.server.heads import BadHead, check_head, check_partial, head_end, without_upgrade
 from fileproxy.server.known import LONGEST_HEAD
 from fileproxy.server.serving import Serving, Tap
+
+if TYPE_CHECKING:
+    from fileproxy.server.connections import Connections
 
 _IDLE, _SERVING, _GONE = Phase.IDLE, Phase.SERVING, Phase.GONE  # looked at for every hit
 HELD = 64 * 1024  # bytes of following requests kept before reading pauses
@@ -43,6 +48,22 @@ class Front(Ends):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, connections: Connections, one: Bare) -> Front:
+        """The front of a connection that the acceptor carried; it is to ``arrive``."""
+        front = cls(connections)
+        front.phase = Phase.MOVING
+        front.peer, front.block = one.peer, one.block
+        front._since, front._served = one.since, one.served
+        return front
+
+    def as_bare(self, descriptor: int, family: int) -> Bare:
+        """The connection for the acceptor, which has ``descriptor`` of it. The front is no more."""
+        one = Bare(descriptor, family, self.peer, self._since)
+        one.block, one.served = self.block, self._served
+        self.phase = _GONE
+        return one
+
     @property
     def task(self) -> asyncio.Task[None] | None:
         """The handler's task, for whoever must wait until it has ended."""
@@ -58,16 +79,37 @@ class Front(Ends):
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of a connection that comes straight from the loop."""
         self.transport = transport  # type: ignore[assignment]  # asyncio hands on more
-        self._since = self._connections.clock.now()
-        self.peer = _address(transport.get_extra_info("peername"))
-        refusal = self._connections.admit(self)
-        if refusal == "":
-            return
-        if refusal is None:
+        self._since = self._rested_at = self._connections.clock.now()
+        self.peer = address_of(transport.get_extra_info("peername"))
+        sock = transport.get_extra_info("socket")
+        refusal = self._connections.admit(self.peer, -1 if sock is None else sock.fileno())
+        if not refusal:
+            self._connections.add(self)
+        elif self._connections.turned_away(self) is None:
             self.abort()
         else:
             self._send(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
+
+    def arrive(
+        self, transport: asyncio.Transport, data: bytes, rest: Sequence[bytes | bytearray | memoryview], *, leaves: bool
+    ) -> None:
+        """The loop carries it now: serve ``data``, which came meanwhile, once the client has ``rest``."""
+        self.transport = transport
+        if self.phase is _GONE:
+            self._cut()
+            return
+        self._connections.carried(self)
+        self._rested_at = self._connections.clock.now()
+        self.phase = _IDLE
+        if rest:
+            transport.writelines(rest)  # it says whether that is too much
+        if leaves:
+            self._linger()
+        else:
+            self._held = data
+            self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the handler at once, so that its upstream is let go."""
@@ -80,12 +122,8 @@ class Front(Ends):
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
-        if phase is _IDLE and not (self._held or self._paused) and (answer := self._connections.answer) is not None:
-            answered_at = answer(data, self)
-            if answered_at is not None:
-                self._since = answered_at
-                self._served = True
-                return
+        if phase is _IDLE and not self._held and self._answer_known(data):
+            return
         if phase is _SERVING:
             self._take_more(data)
         elif phase is Phase.LINGERING:
@@ -95,17 +133,6 @@ class Front(Ends):
         elif phase in (Phase.IDLE, Phase.HEAD):
             self._held = self._held[self._at :] + data if self._held else data
             self._at = 0
-            self._advance()
-
-    def carried_by(self, transport: asyncio.Transport) -> None:
-        """From now on that is the connection's transport."""
-        self.transport, self.socket = transport, None
-        self._connections.carried(self)
-
-    def go_on(self) -> None:
-        """The transport is the loop's now: serve what made it so."""
-        if self.phase is Phase.MOVING:
-            self.phase = Phase.IDLE
             self._advance()
 
     def eof_received(self) -> bool:
@@ -145,10 +172,6 @@ class Front(Ends):
             if self.phase is Phase.IDLE and self._answer_known(raw):
                 self._forget(end)
                 continue
-            if isinstance(self.transport, Bare):
-                self.phase = Phase.MOVING
-                self.transport.move()
-                return
             self._forget(end)
             self._begin(raw)
         if self._eof and self.phase in (Phase.IDLE, Phase.HEAD):
@@ -174,8 +197,7 @@ class Front(Ends):
 
         False: ``raw`` is not one such head and nothing else, or this is no time for it; nothing was done.
         """
-        answer = self._connections.answer
-        if answer is None or self._paused or (answered_at := answer(raw, self)) is None:
+        if self._paused or (answered_at := self._connections.answer(raw, self)) is None:
             return False
         self._since = answered_at
         self._served = True
@@ -291,7 +313,7 @@ class Front(Ends):
             self._handler.retire()
             self._handler = None
             del self.head
-            self._connections.rests(self)
+        self._connections.rests(self)
 
     # --- what the aiohttp side calls ------------------------------------------------------------------------------
 
@@ -326,6 +348,14 @@ class Front(Ends):
         elif self.phase in (Phase.IDLE, Phase.HEAD, Phase.SERVING):
             self._linger()
 
+    # --- what the fast front calls --------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.transport.write(data)
+
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.transport.writelines(parts)
+
     def leave(self) -> None:
         """Close behind an answer to a client that said it would ask no more, when all that it sent was read: at once,
         because nothing can come that a reset would answer.
@@ -338,7 +368,4 @@ def front_of(request: web.BaseRequest) -> Front:
     return cast(Serving, request.protocol).front
 
 
-def _address(peername: object) -> str:
-    """The address of a socket's peer, an IPv4 one as such; "" for a Unix socket."""
-    address = str(peername[0]) if isinstance(peername, tuple) and peername else ""
-    return address[7:] if address.startswith("::ffff:") and "." in address else address
+Asker = Front | Bare  # who asks the fast front, and is told by it

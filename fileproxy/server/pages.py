@@ -21,7 +21,7 @@ from fileproxy.server.bounded import Bounded
 from fileproxy.server.sendfile import descriptor_of, room
 
 if TYPE_CHECKING:
-    from fileproxy.server.front import Front
+    from fileproxy.server.front import Asker
 
 MOST = 64  # bodies, of which each has a descriptor
 sendfile = os.sendfile
@@ -44,19 +44,19 @@ class Pages:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def send(self, front: Front, head: bytes) -> int | None:
+    def send(self, asker: Asker, head: bytes) -> int | None:
         """Send ``head`` and the body. Returns how many bytes of this the kernel sent by itself.
 
         None: nothing was done, it does not work here or now. Raises FileChanged: a part was sent, and the rest cannot
         be had.
         """
-        transport, target = front.transport, socket_of(front)
-        if self.descriptor < 0 or target < 0 or transport.get_write_buffer_size():
+        target = socket_of(asker)
+        if self.descriptor < 0 or target < 0:
             return None
-        borrowed = not isinstance(transport, Bare)
-        sock = socket.SocketType(_INET, _STREAM, 0, target) if borrowed else cast(Bare, transport).as_socket()
+        borrowed = not isinstance(asker, Bare)
+        sock = socket.SocketType(_INET, _STREAM, 0, target) if borrowed else cast(Bare, asker).as_socket()
         try:
-            if self.length > front.room and self.stored and room(sock, target) < len(head) + self.length:
+            if self.length > asker.room and self.stored and room(sock, target) < len(head) + self.length:
                 return None
             # Alone before a large file: what shares its packet shifts all pages behind it, which costs a third more.
             sent = sock.send(head, 0 if self.stored else _MORE)
@@ -66,17 +66,17 @@ class Pages:
             if borrowed:
                 sock.detach()
         if sent < len(head):
-            transport.writelines((head[sent:], self._rest(0)))
+            asker.writelines((head[sent:], self._rest(0)))
             return 0
         try:
             sent = sendfile(target, self.descriptor, self.offset, self.length)
         except OSError:  # it takes no more; or it is broken, which the transport will find out
             sent = 0
         if sent < self.length:
-            front.room = 0
-            transport.write(self._rest(sent))
+            asker.room = 0
+            asker.write(self._rest(sent))
         else:
-            front.room = sent  # who asks for more than it has taken (pipelining) has the rest copied
+            asker.room = sent  # who asks for more than it has taken (pipelining) has the rest copied
         return sent
 
     def _rest(self, sent: int) -> bytes:
@@ -138,9 +138,11 @@ class Shelf:
         return len(self._bodies)
 
 
-def socket_of(front: Front) -> int:
-    """The descriptor of a connection whose bytes go out as they are; -1: it has none."""
-    if front.socket is None:
-        descriptor = descriptor_of(front.transport)
-        front.socket = -1 if descriptor is None else descriptor
-    return front.socket
+def socket_of(asker: Asker) -> int:
+    """The descriptor of a connection whose bytes go out as they are, and at once; -1: it has none."""
+    if isinstance(asker, Bare):
+        return asker.descriptor
+    if asker.socket is None:
+        descriptor = descriptor_of(asker.transport)
+        asker.socket = -1 if descriptor is None else descriptor
+    return -1 if asker.transport.get_write_buffer_size() else asker.socket

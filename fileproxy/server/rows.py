@@ -9,7 +9,7 @@ from fileproxy.model import Load, Meta, VaryRule
 from fileproxy.server.known import Frame, Site
 
 if TYPE_CHECKING:
-    from fileproxy.server.front import Front
+    from fileproxy.server.front import Asker
     from fileproxy.server.pages import Pages
     from fileproxy.server.proof import Renew
     from fileproxy.server.service import Generation
@@ -79,4 +79,4 @@ class Report(Answer):
     generation: Generation  # and the load it was made under: under others it is worth nothing
     load: Load
     last: float  # clock.now(); until then it may be told while the next one is being made
-    maker: Front | None = None  # whose request makes the next one
+    maker: Asker | None = None  # whose request makes the next one

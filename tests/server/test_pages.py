@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from fileproxy.errors import FileChanged
-from fileproxy.server.front import Front
+from fileproxy.server.front import Asker
 from fileproxy.server.pages import MOST, Pages, Shelf
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -69,7 +69,7 @@ def put(shelf: Shelf, body: bytes, rid: bytes = b"r", most: int = 1 << 24) -> Pa
 
 
 def send(pages: Pages, beside: Beside) -> int | None:
-    return pages.send(cast(Front, beside), HEAD)
+    return pages.send(cast(Asker, beside), HEAD)
 
 
 def test_head_and_body_arrive(shelf: Shelf, pair: Any) -> None:
