@@ -1,7 +1,7 @@
 """The work of a hit without the kernel: a whole worker's house in this process, a client that is only a transport.
 
 One real download (from an origin in this process) makes the head known. From then on the bytes of a request are handed
-to the connection's protocol directly, and what it writes is thrown away: what is left is our own work, which can be
+to the fast front directly, and what it writes is thrown away: what is left is our own work, which can be
 counted (``instructions.py``) and does not drift with the machine's mood.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from email.utils import formatdate
@@ -21,6 +22,7 @@ from fileproxy.observe.logs import Logs
 from fileproxy.observe.page import Page
 from fileproxy.observe.slots import Slots
 from fileproxy.reports import COUNTERS
+from fileproxy.server.bare import Bare
 from fileproxy.server.heads import HeadLimits, check_head
 from fileproxy.server.worker import new_loop
 from fileproxy.settings import Settings
@@ -42,39 +44,22 @@ PATHS = {
 Work = Callable[[int], None]
 
 
-class Deaf(asyncio.Transport):
-    """A transport that takes all and sends nothing. ``taken``: bytes of everything written."""
+class Deaf(Bare):
+    """A connection without a descriptor that takes all and sends nothing. ``taken``: bytes of everything written."""
 
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 80)})
+    __slots__ = ("taken",)
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, socket.AF_INET, "127.0.0.1", 0.0)
         self.taken = 0
-        self.protocol: asyncio.Protocol | None = None  # told when it closes us
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.taken += len(data)
 
-    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.taken += sum(map(len, list_of_data))
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.taken += sum(map(len, parts))
 
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def abort(self) -> None:
-        protocol, self.protocol = self.protocol, None
-        if protocol is not None:
-            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
-
-    close = abort
-
-    def write_eof(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
 
 
 async def _origin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,24 +122,21 @@ async def _learned(house: House, head: bytes) -> None:
 def _hits(house: Any, logs: Logs, head: bytes, size: int) -> Work:
     """``head`` again and again on one connection. Raises when it is not answered at once."""
     fast = house._service.fast  # noqa: SLF001 (what a service does by a timer is done by number here)
-    transport, front = Deaf(), house.protocol()
-    transport.protocol = front
-    front.connection_made(transport)
-    front.data_received(head)
-    fast.settle()
-    if not transport.taken > size:
+    one = Deaf(0)
+    if fast.answer(head, one) is None or not one.taken > size:
         raise RuntimeError(f"{head!r} is not answered from the tables")
-    each = transport.taken
+    fast.settle()
+    each = one.taken
 
     def work(times: int) -> None:
-        before, take, settle = transport.taken, front.data_received, fast.settle
+        before, answer, settle = one.taken, fast.answer, fast.settle
         for number in range(times):
-            take(head)
+            answer(head, one)
             if number % SETTLED_AFTER == 0:
                 settle()
         settle()
         logs.flush()
-        if transport.taken - before < times * (each - 16):  # Age may be shorter by a digit
+        if one.taken - before < times * (each - 16):  # Age may be shorter by a digit
             raise RuntimeError("some heads were not answered at once")
 
     return work
@@ -162,16 +144,15 @@ def _hits(house: Any, logs: Logs, head: bytes, size: int) -> Work:
 
 def _connections(house: Any, logs: Logs, head: bytes, size: int) -> Work:
     """A connection for each ``head``."""
-    fast = house._service.fast  # noqa: SLF001
+    fast, connections = house._service.fast, house._connections  # noqa: SLF001
 
     def work(times: int) -> None:
         for number in range(times):
-            transport, front = Deaf(), house.protocol()
-            front.connection_made(transport)
-            front.data_received(head)
-            if not transport.taken > size:
+            connections.admit("127.0.0.1", number)
+            one = connections.bare[number] = Deaf(number)
+            if fast.answer(head, one) is None or not one.taken > size:
                 raise RuntimeError("a head was not answered at once")
-            front.connection_lost(None)
+            connections.end(one)
             if number % SETTLED_AFTER == 0:
                 fast.settle()
         fast.settle()
