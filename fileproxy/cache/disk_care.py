@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -30,7 +30,8 @@ SYNC_EVERY = 10  # ticks
 FIRST_SCAN_S = 5.0
 SCAN_EVERY_S = 6 * 3600.0
 SHARED_EVERY = 64  # so small a part of the budget is written by one worker until the others, and the next start, know
-SCAN_STEP_S = 0.05  # between two subfolders
+SCAN_TURN_S = 0.002  # of a thread at a time: a subfolder, or the many that are empty
+SCAN_STEP_S = 0.05  # between two turns
 SCRUB_PAUSE_S = 60.0  # between two passes
 CHORE_PATIENCE_S = 5.0
 LONG_PATIENCE_S = 60.0
@@ -274,9 +275,11 @@ class DiskCare:
             return
         self._unclean, unclean = False, self._unclean
         try:
-            for subfolder in SUBFOLDERS:
+            left: Sequence[str] = SUBFOLDERS
+            while left:
                 epoch = self._clock.time()
-                await self.chore(partial(disk_evict.scan, self._place, subfolder, epoch))
+                rest = await self.chore(partial(disk_evict.scan, self._place, left, epoch, SCAN_TURN_S))
+                left = left[1:] if rest is None else rest  # one that cannot be read waits for the next scan
                 await self._clock.sleep(SCAN_STEP_S)
             await self.chore(partial(self.usage.share, self._clock.time()))
             unclean = False

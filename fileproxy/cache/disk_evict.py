@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fileproxy.cache import disk_records, extents
@@ -64,10 +65,18 @@ def evict(folder: DiskFolder, need: int, *, used: Callable[[str], float], epoch:
     return Evicted(count, freed)
 
 
-def scan(folder: DiskFolder, subfolder: str, epoch: float) -> None:
-    """Count one subfolder, and clear it of what dead writers left. Raises OSError."""
-    found = _look(folder, subfolder, _list(folder, subfolder), epoch)
-    folder.usage.correct(subfolder, sum(one.size for one in found))
+def scan(folder: DiskFolder, subfolders: Sequence[str], epoch: float, seconds: float) -> Sequence[str]:
+    """Count subfolders, and clear them of what dead writers left: one, and more until ``seconds`` have passed.
+
+    Returns those that are left. Raises OSError.
+    """
+    until = time.monotonic() + seconds
+    for number, subfolder in enumerate(subfolders, 1):
+        found = _look(folder, subfolder, _list(folder, subfolder), epoch)
+        folder.usage.correct(subfolder, sum(one.size for one in found))
+        if time.monotonic() >= until:
+            return subfolders[number:]
+    return ()
 
 
 def _sample(folder: DiskFolder, used: Callable[[str], float], epoch: float, rng: random.Random) -> list[Candidate]:

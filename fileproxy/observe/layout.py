@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from fileproxy.observe import histogram
@@ -144,28 +145,34 @@ def read_label(data: bytes) -> str:
     return data[8 : 8 + length].decode()
 
 
-def credible_fixed(cells: Sequence[int], layout: Layout) -> bool:
+def credible_fixed(cells: array[int], layout: Layout) -> bool:
     """Could an honest writer of this version have left these cells before the families? (Law 10: asked before use.)"""
     if len(cells) != layout.fixed or cells[H_MAGIC] != MAGIC or cells[H_HASH] != layout.hash:
         return False
     free = {layout.scalars[name] for name in layout.gauges if name in layout.scalars} | {H_SLOT}
-    return all(0 <= cell < HIGHEST for number, cell in enumerate(cells) if number not in free)
+    return _are_counts(cells[:], free)
 
 
 def credible_family(cells: array[int], rows: int, family: Family) -> bool:
     """The same for the ``rows`` rows of a family."""
     if not 1 <= rows <= ROWS or len(cells) != rows * family.row_cells:
         return False
-    free = {family.counters[name] for name in family.gauges}
+    free = {family.counters[name] - LABEL_CELLS for name in family.gauges}
     for start in range(0, len(cells), family.row_cells):
         try:
             read_label(cells[start : start + LABEL_CELLS].tobytes())
         except ValueError:
             return False
-        values = enumerate(cells[start + LABEL_CELLS : start + family.row_cells], LABEL_CELLS)
-        if not all(0 <= value < HIGHEST for offset, value in values if offset not in free):
+        if not _are_counts(cells[start + LABEL_CELLS : start + family.row_cells], free):
             return False
     return True
+
+
+def _are_counts(cells: array[int], gauges: AbstractSet[int]) -> bool:
+    """Whether all could be counts, but those at ``gauges``, which may be anything. ``cells``: a copy, to be spoilt."""
+    for number in gauges:
+        cells[number] = 0
+    return min(cells) >= 0 and max(cells) < HIGHEST
 
 
 LAYOUT = layout_of(TABLE)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fileproxy.cache import disk, disk_care, disk_seen, extents
-from fileproxy.cache.disk_evict import Candidate, oldest
-from fileproxy.cache.disk_files import Files, Name, extent_name, parse, path_of, record_name
-from fileproxy.cache.disk_usage import Usage
+from fileproxy.cache.disk_evict import Candidate, oldest, scan
+from fileproxy.cache.disk_files import SUBFOLDERS, Files, Name, extent_name, parse, path_of, record_name
+from fileproxy.cache.disk_usage import DiskFolder, Usage
 from fileproxy.clock import ManualClock
 from fileproxy.model import FileSlice, Meta, Tier, VaryRule
 from tests.cache.disk_kit import (
@@ -558,6 +558,17 @@ async def test_a_lost_estimate_is_counted_again_in_the_background(tmp_path: Path
     usage.share()
     assert usage.total == expected
     assert usage.scanned_at > 0
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.0, len(SUBFOLDERS)), (3600.0, 1)])
+def test_a_scan_takes_turns(tmp_path: Path, seconds: float, turns: int) -> None:
+    usage = Usage(str(tmp_path), writable=False)
+    seen: list[str] = []
+    usage.correct = lambda subfolder, counted: seen.append(subfolder)  # type: ignore[method-assign]
+    folder, left, taken = DiskFolder(str(tmp_path), Files(), usage), SUBFOLDERS, 0
+    while left:
+        left, taken = tuple(scan(folder, left, 0.0, seconds)), taken + 1
+    assert (taken, seen) == (turns, list(SUBFOLDERS))
 
 
 @pytest.mark.loops("asyncio")

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import re
+from array import array
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fileproxy.observe.histogram import CELLS
 from fileproxy.observe.layout import (
+    H_HASH,
+    H_MAGIC,
     HEADER_CELLS,
     HIGHEST,
     LABEL_BYTES,
     LAYOUT,
+    MAGIC,
     RING_CELLS,
     RING_SECONDS,
     ROWS,
+    credible_family,
+    credible_fixed,
     fit_label,
     layout_of,
 )
@@ -67,3 +74,23 @@ def test_labels_fit_and_are_kept_as_they_are_when_they_do(label: str) -> None:
 
 def test_two_long_labels_with_the_same_beginning_stay_apart() -> None:
     assert fit_label("x" * 200 + "a") != fit_label("x" * 200 + "b")
+
+
+@pytest.mark.parametrize("value", [-1, HIGHEST, 0, HIGHEST - 1])
+def test_only_gauges_may_hold_what_no_counter_could(value: int) -> None:
+    gauge = next(name for name in sorted(LAYOUT.gauges) if name in LAYOUT.scalars)
+    for name, is_gauge in ((gauge, True), ("requests", False)):
+        cells = array("q", bytes(8 * LAYOUT.fixed))
+        cells[H_MAGIC], cells[H_HASH] = MAGIC, LAYOUT.hash
+        cells[LAYOUT.scalars[name]] = value
+        assert credible_fixed(cells, LAYOUT) is (is_gauge or 0 <= value < HIGHEST)
+
+
+def test_the_same_of_a_family() -> None:
+    family = next(one for one in LAYOUT.families.values() if one.gauges)
+    (gauge, *_), counter = family.gauges, next(name for name in family.counters if name not in family.gauges)
+    for name, holds in ((gauge, True), (counter, False)):
+        cells = array("q", bytes(8 * 2 * family.row_cells))
+        assert credible_family(cells, 2, family)
+        cells[family.row_cells + family.counters[name]] = -1
+        assert credible_family(cells, 2, family) is holds
