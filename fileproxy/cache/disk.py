@@ -226,20 +226,25 @@ class DiskTier:
             self._counters.add("cache.disk_skipped", count)
             return [False] * count
         name, files, path = file_of(meta, first), self._folder.files, self._folder.path
-        refused: frozenset[int] = frozenset()
+        kept: frozenset[int] = frozenset()
 
         def work() -> int | None:
-            nonlocal refused
+            nonlocal kept
             if disk_records.is_inline(meta):
-                return disk_records.save_data(files, path, meta, bytes(blocks[0]))
+                grown = disk_records.save_data(files, path, meta, bytes(blocks[0]))
+                kept = frozenset() if grown is None else frozenset([first])
+                return grown
             written = extents.write_run(files, path, meta, first, blocks)
-            refused = written.refused
-            return None if len(refused) == count else written.grown
+            kept = written.stored
+            if written.error is not None:
+                self._care.written(name, written.grown)  # what was written before counts
+                raise written.error
+            return written.grown if kept else None
 
         if disk_records.is_inline(meta):
             writer = meta.key[0]  # it follows its record
-        written = await self._put(writer, name, work, length)
-        stored = [written and index not in refused for index in range(first, first + count)]
+        await self._put(writer, name, work, length)
+        stored = [index in kept for index in range(first, first + count)]
         for index in range(first, first + count):
             self._seen.unverify(name, 1 << _slot(index))
         self._counters.add("cache.disk_writes", stored.count(True))

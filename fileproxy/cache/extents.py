@@ -165,29 +165,39 @@ def read_run(files: Files, folder: str, extent: Extent, first: int, most: int, k
 
 
 def write_block(files: Files, folder: str, meta: Meta, index: int, data: bytes) -> int | None:
-    """Store one block. Returns by how many bytes the disk is fuller; None: see ``Written.refused``. Raises OSError."""
+    """Store one block. Returns by how many bytes the disk is fuller; None: it stays as it is, see ``Written``. Raises
+    OSError.
+    """
     written = write_run(files, folder, meta, index, (data,))
-    return None if written.refused else written.grown
+    if written.error is not None:
+        raise written.error
+    return written.grown if written.stored else None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a run of blocks. ``grown``: by so many bytes the disk is fuller.
+    """What became of a run of blocks. ``grown``: by so many bytes the disk is fuller; ``stored``: indexes of those that
+    are there now.
 
-    ``refused``: where other bytes are under the same name, and stay (law 1); the caller has them from where it should
-    not.
+    The others are not because of ``error``; or because other bytes are under the same name, and stay (law 1): the
+    caller has them from where it should not.
     """
 
     grown: int
-    refused: frozenset[int]  # indexes
+    stored: frozenset[int]
+    error: OSError | None = None
 
 
 def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequence[Bytes]) -> Written:
-    """Store blocks ``first`` and those behind it, all of one extent, with few calls. Raises OSError."""
+    """Store blocks ``first`` and those behind it, all of one extent, with few calls. Where one fails the run ends.
+
+    Raises OSError when nothing at all could be stored.
+    """
     number, slot = divmod(first, BLOCKS)
     extent = extent_of(meta, number)
     head, grown = extent.head(), 0
-    crcs, refused = dict[int, int](), set[int]()  # by slot what was written; by index what was not
+    crcs, stored = dict[int, int](), set[int]()  # by slot what was written; what is there
+    error: OSError | None = None
     descriptor = open_to_write(files, path_of(folder, extent.name), os.O_RDWR)
     try:
         start = os.pread(descriptor, DATA, 0)
@@ -200,21 +210,23 @@ def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequenc
         for at, data in enumerate(blocks, slot):  # each written while its checksum has it in the processor's cache
             crc = crc32(data, extent.seed(at))
             there = extent.committed(start[HEAD_BYTES:], at)
-            if there is None:
-                grown += taken(len(data))
-            elif there >= 0 and there != crc:
-                refused.add(number * BLOCKS + at)
+            if there is not None and there >= 0 and there != crc:
                 continue
-            elif there >= 0 and extent.crc_on_disk(descriptor, at) == crc:
-                continue
-            files.write(descriptor, data, extent.offset_of(at))
-            crcs[at] = crc
+            if there != crc or extent.crc_on_disk(descriptor, at) != crc:
+                try:
+                    files.write(descriptor, data, extent.offset_of(at))
+                except OSError as why:
+                    error = why
+                    break
+                crcs[at] = crc
+                grown += taken(len(data)) if there is None else 0
+            stored.add(number * BLOCKS + at)
         for at, end in _runs(list(crcs)):
             slots = b"".join(extent.slot(one, crcs[one]) for one in range(at, end))
             files.write(descriptor, slots, HEAD_BYTES + at * _SLOT_BYTES)
     finally:
         files.close(descriptor)
-    return Written(grown, frozenset(refused))
+    return Written(grown, frozenset(stored), error)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 from pathlib import Path
@@ -661,3 +662,22 @@ async def test_a_run_over_two_files_is_told_block_by_block(tmp_path: Path) -> No
         assert (kit.counters["cache.disk_writes"], kit.counters["cache.disk_skipped"]) == (8, 1)
         with pytest.raises(ValueError, match="are not block 70"):
             await kit.tier.write_run(meta, 69, [content(meta, 69), bytes(512)])
+
+
+async def test_what_a_run_wrote_before_the_disk_was_full_is_kept_and_counted(tmp_path: Path) -> None:
+    meta = make_meta("run", 8 * BLOCK)
+
+    class Full(Files):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+            if offset == extents.DATA + 3 * BLOCK:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().write(descriptor, data, offset)
+
+    async with open_tier(tmp_path, files=Full()) as kit:
+        stored = await kit.tier.write_run(meta, 0, [content(meta, index) for index in range(5)])
+        assert stored == [True, True, True, False, False]
+        assert (kit.counters["cache.disk_writes"], kit.counters["cache.disk_skipped"]) == (3, 2)
+        assert kit.tier.statistics()["status"] == "degraded"
+        assert kit.tier._care.usage.total == sum(path.stat().st_blocks * 512 for path in files_in(tmp_path))
+    async with open_tier(tmp_path) as kit:
+        assert await kit.tier.held(meta) == {0, 1, 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -68,12 +69,31 @@ def test_a_run_is_written_around_what_is_there(folder: str) -> None:
     blocks = [content(BIG, index) for index in range(7)]
     other = bytes(BLOCK)
     written = extents.write_run(Noting(), folder, BIG, 0, [*blocks[:5], other, blocks[6]])
-    assert written.refused == {5}
+    assert written.stored == {0, 1, 2, 3, 4, 6}
+    assert written.error is None
     assert written.grown == 5 * -(-BLOCK // 4096) * 4096
     data = [(extents.DATA + at * BLOCK, BLOCK) for at in (0, 1, 3, 4, 6)]
     slots = [(64 + at * 16, (end - at) * 16) for at, end in ((0, 2), (3, 5), (6, 7))]
     assert calls == data + slots
     assert read(folder, BIG, 0, 7) == b"".join(blocks)
+
+
+def test_what_was_written_before_an_error_is_there(folder: str) -> None:
+    class Full(Files):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+            if offset == extents.DATA + 3 * BLOCK:
+                raise OSError(errno.ENOSPC, "full")
+            super().write(descriptor, data, offset)
+
+    blocks = [content(BIG, index) for index in range(5)]
+    written = extents.write_run(Full(), folder, BIG, 0, blocks)
+    assert written.stored == {0, 1, 2}
+    assert written.error is not None
+    assert written.error.errno == errno.ENOSPC
+    assert written.grown == extents.DATA + 3 * -(-BLOCK // 4096) * 4096
+    assert read(folder, BIG, 0, 5) == b"".join(blocks[:3])
+    with pytest.raises(OSError, match="full"):
+        extents.write_block(Full(), folder, BIG, 3, blocks[3])
 
 
 @pytest.mark.parametrize("most", [1, 700, 1500, 4000])
@@ -85,7 +105,7 @@ def test_a_system_that_takes_less_at_once(folder: str, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "pwrite", less)
     blocks = [content(BIG, index) for index in range(4)]
-    assert extents.write_run(FILES, folder, BIG, 0, blocks).refused == frozenset()
+    assert extents.write_run(FILES, folder, BIG, 0, blocks).stored == {0, 1, 2, 3}
     assert read(folder, BIG, 0, 4) == b"".join(blocks)
 
 
