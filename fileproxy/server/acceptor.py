@@ -275,7 +275,7 @@ class _Arrival(asyncio.Protocol):
         stream, front = cast(asyncio.Transport, transport), self._front  # uvloop's is no subclass
         stream.set_protocol(front)
         try:
-            front.arrive(stream, self._data, self._one.rest, leaves=self._one.leaves)
+            front.arrive(stream, self._one, self._data)
         except Exception:  # a bug of ours, which the loop tells; nothing would end the connection
             front.abort()
             raise

@@ -182,8 +182,6 @@ class Connections:
         del self.bare[one.descriptor]
         front = Front.of(self, one)
         self._open.add(front)
-        if one.pace is not None:
-            self._paces[front] = one.pace
         return front
 
     def rested(self, front: Front, descriptor: int, family: int) -> None:
@@ -224,10 +222,11 @@ class Connections:
         if self._resting:
             self._loop.call_soon(self._let_rest)
 
-    def carried(self, front: Front) -> None:
-        """Its transport is another."""
-        if (pace := self._paces.get(front)) is not None:
+    def carried(self, front: Front, pace: ClientPace | None) -> None:
+        """A front has its transport; ``pace``: how the connection was served before."""
+        if pace is not None:
             pace.transport = front.transport
+            self._paces[front] = pace
 
     def handler(self, front: Front, transport: Tap) -> Serving:
         """The aiohttp handler of a connection's first request, or of one after a rest."""

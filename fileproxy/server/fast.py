@@ -178,8 +178,8 @@ class Fast:
             return None
         now = self._now()
         if now >= report.until:
-            report.maker = report.maker or asker
-            if report.maker is asker or now >= report.last:
+            first, report.being_made = not report.being_made, True
+            if first or now >= report.last:
                 return None
         request_id = given if given and block.trusted else self._new_id()
         asker.write(_head(report, block, request_id))

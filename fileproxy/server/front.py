@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
@@ -92,24 +92,22 @@ class Front(Ends):
         else:
             self._send(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
 
-    def arrive(
-        self, transport: asyncio.Transport, data: bytes, rest: Sequence[bytes | bytearray | memoryview], *, leaves: bool
-    ) -> None:
-        """The loop carries it now: serve ``data``, which came meanwhile, once the client has ``rest``."""
+    def arrive(self, transport: asyncio.Transport, one: Bare, data: bytes) -> None:
+        """The loop carries ``one`` now: what was not taken goes first, then ``data``, its last read, is served."""
         self.transport = transport
         if self.phase is _GONE:
             self._cut()
             return
-        self._connections.carried(self)
+        self._connections.carried(self, one.pace)
         self._rested_at = self._connections.clock.now()
         self.phase = _IDLE
-        if rest:
-            transport.writelines(rest)  # it says whether that is too much
-        if leaves:
+        if one.rest:
+            transport.writelines(one.rest)  # it says whether that is too much
+        if one.leaves:
             self._linger()
         else:
             self._held = data
-            self._advance()
+            self._advance(asked=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the handler at once, so that its upstream is let go."""
@@ -131,9 +129,10 @@ class Front(Ends):
             if self._thrown_away > LINGER_BYTES:
                 self._close()
         elif phase in (Phase.IDLE, Phase.HEAD):
-            self._held = self._held[self._at :] + data if self._held else data
+            asked = not self._held
+            self._held = self._held[self._at :] + data
             self._at = 0
-            self._advance()
+            self._advance(asked=asked)
 
     def eof_received(self) -> bool:
         """Half-close: who waits for an answer gets it (within ``server.half_close_grace``); True keeps it open."""
@@ -161,15 +160,19 @@ class Front(Ends):
 
     # --- from bytes to requests -----------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Hand on the next request as soon as its head is complete. Only called between two requests."""
+    def _advance(self, *, asked: bool = False) -> None:
+        """Hand on the next request as soon as its head is complete. Only called between two requests.
+
+        ``asked``: all that is held was taken for one head, and that one is not known.
+        """
         while self.phase in (Phase.IDLE, Phase.HEAD) and self._at < len(self._held):
             end = head_end(self._held, self._at)
             if end < 0:
                 self._wait_for_head()
                 break
             raw = self._held[self._at : end]
-            if self.phase is Phase.IDLE and self._answer_known(raw):
+            was_asked = asked and len(raw) == len(self._held)
+            if self.phase is Phase.IDLE and not was_asked and self._answer_known(raw):
                 self._forget(end)
                 continue
             self._forget(end)

@@ -9,7 +9,6 @@ from fileproxy.model import Load, Meta, VaryRule
 from fileproxy.server.known import Frame, Site
 
 if TYPE_CHECKING:
-    from fileproxy.server.front import Asker
     from fileproxy.server.pages import Pages
     from fileproxy.server.proof import Renew
     from fileproxy.server.service import Generation
@@ -79,4 +78,4 @@ class Report(Answer):
     generation: Generation  # and the load it was made under: under others it is worth nothing
     load: Load
     last: float  # clock.now(); until then it may be told while the next one is being made
-    maker: Asker | None = None  # whose request makes the next one
+    being_made: bool = False  # the next one

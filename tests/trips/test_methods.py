@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fileproxy.clock import ManualClock
+from fileproxy.server.ends import Phase
 from tests.conftest import OpenHouse
 from tests.house import settled
 from tests.origin import MIB, Content, Gate, Origin, Reply
@@ -91,7 +92,9 @@ async def test_the_body_waits_for_a_slow_origin(house: OpenHouse, origin: Origin
                 await client.send(piece)
 
         sending = asyncio.create_task(send())
+        await settled(lambda: not running.house._connections._open)
         (front,) = running.house._connections._open
+        await settled(lambda: front.phase is Phase.MOVING)
         await settled(lambda: front.transport.is_reading() and not sending.done(), within=15)
         assert not sending.done()
         assert running.counts["bytes.from_clients"] < file.size / 2
