@@ -45,12 +45,12 @@ Work = Callable[[int], None]
 
 
 class Deaf(Bare):
-    """A connection without a descriptor that takes all and sends nothing. ``taken``: bytes of everything written."""
+    """A connection that takes all and sends nothing. Its descriptor is none. ``taken``: bytes of everything written."""
 
     __slots__ = ("taken",)
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number, socket.AF_INET, "127.0.0.1", 0.0)
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, socket.AF_INET, "127.0.0.1", 0.0)
         self.taken = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -122,7 +122,7 @@ async def _learned(house: House, head: bytes) -> None:
 def _hits(house: Any, logs: Logs, head: bytes, size: int) -> Work:
     """``head`` again and again on one connection. Raises when it is not answered at once."""
     fast = house._service.fast  # noqa: SLF001 (what a service does by a timer is done by number here)
-    one = Deaf(0)
+    one = Deaf(-1)
     if fast.answer(head, one) is None or not one.taken > size:
         raise RuntimeError(f"{head!r} is not answered from the tables")
     fast.settle()
@@ -148,8 +148,8 @@ def _connections(house: Any, logs: Logs, head: bytes, size: int) -> Work:
 
     def work(times: int) -> None:
         for number in range(times):
-            connections.admit("127.0.0.1", number)
-            one = connections.bare[number] = Deaf(number)
+            connections.admit("127.0.0.1", -1)
+            one = connections.bare[-1] = Deaf(-1)
             if fast.answer(head, one) is None or not one.taken > size:
                 raise RuntimeError("a head was not answered at once")
             connections.end(one)
