@@ -154,6 +154,12 @@ def _rows(options: Sockets) -> list[tuple[str, int, int | None, int | bytes]]:
     return rows
 
 
+def address_of(peername: object) -> str:
+    """The address of a socket's peer, an IPv4 one as such; "" for a Unix socket."""
+    address = str(peername[0]) if isinstance(peername, tuple) and peername else ""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def reset_on_close(sock: Any) -> None:
     """Let closing reset a TCP connection, so that the other side sees that it is cut. ``sock``: None does nothing."""
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.fileno() >= 0:

@@ -68,14 +68,19 @@ def evict(folder: DiskFolder, need: int, *, used: Callable[[str], float], epoch:
 def scan(folder: DiskFolder, subfolders: Sequence[str], epoch: float, seconds: float) -> Sequence[str]:
     """Count subfolders, and clear them of what dead writers left: one, and more until ``seconds`` have passed.
 
-    Returns those that are left. Raises OSError.
+    Returns those that are left. Raises OSError when the first one cannot be read.
     """
     until = time.monotonic() + seconds
-    for number, subfolder in enumerate(subfolders, 1):
-        found = _look(folder, subfolder, _list(folder, subfolder), epoch)
-        folder.usage.correct(subfolder, sum(one.size for one in found))
-        if time.monotonic() >= until:
+    for number, subfolder in enumerate(subfolders):
+        if number and time.monotonic() >= until:
             return subfolders[number:]
+        try:
+            found = _look(folder, subfolder, _list(folder, subfolder), epoch)
+            folder.usage.correct(subfolder, sum(one.size for one in found))
+        except OSError:
+            if number:
+                return subfolders[number:]
+            raise
     return ()
 
 

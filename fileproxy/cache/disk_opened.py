@@ -60,7 +60,7 @@ class Opened:
         file = self._at_hand(name, known, now)
         if file is None or not known.verified & 1 or known.bad & 1:
             return None
-        return FileSlice(os.dup(file.descriptor), file.offset, meta.size)
+        return _slice(file, file.offset, meta.size)
 
     def run(self, name: str, extent: Extent, first: int, most: int, known: Known, now: float) -> FileSlice | None:
         """The checked blocks from slot ``first``, at most ``most``. The caller owns the descriptor."""
@@ -71,7 +71,7 @@ class Opened:
         bad = ~good >> first
         count = min((bad & -bad).bit_length() - 1, most, extent.blocks - first)
         length = (count - 1) * extent.block + extent.length_of(first + count - 1)
-        return FileSlice(os.dup(file.descriptor), extent.offset_of(first), length)
+        return _slice(file, extent.offset_of(first), length)
 
     def has(self, name: str, blocks: int, known: Known, now: float) -> bool:
         """Whether so many blocks from the file's first on can be had."""
@@ -103,6 +103,13 @@ class Opened:
     def close(self) -> None:
         for name in list(self._files):
             self.forget(name)
+
+
+def _slice(file: _File, offset: int, length: int) -> FileSlice | None:
+    try:
+        return FileSlice(os.dup(file.descriptor), offset, length)
+    except OSError:  # no descriptor is left
+        return None
 
 
 def _unchanged(file: _File) -> bool:

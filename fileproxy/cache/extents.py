@@ -191,12 +191,12 @@ class Written:
 def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequence[Bytes]) -> Written:
     """Store blocks ``first`` and those behind it, all of one extent, with few calls. Where one fails the run ends.
 
-    Raises OSError when nothing at all could be stored.
+    Raises OSError when the extent cannot be opened or begun; all else that fails is in ``Written.error``.
     """
     number, slot = divmod(first, BLOCKS)
     extent = extent_of(meta, number)
     head, grown = extent.head(), 0
-    crcs, stored = dict[int, int](), set[int]()  # by slot what was written; what is there
+    crcs, stored = dict[int, int](), set[int]()  # by slot what was written; the slots that are committed
     error: OSError | None = None
     descriptor = open_to_write(files, path_of(folder, extent.name), os.O_RDWR)
     try:
@@ -207,26 +207,30 @@ def write_run(files: Files, folder: str, meta: Meta, first: int, blocks: Sequenc
                 if start[:_MARK] != head:
                     files.write(descriptor, head + os.urandom(HEAD_BYTES - _MARK), 0)
                     grown += 0 if start else DATA
-        for at, data in enumerate(blocks, slot):  # each written while its checksum has it in the processor's cache
-            crc = crc32(data, extent.seed(at))
-            there = extent.committed(start[HEAD_BYTES:], at)
-            if there is not None and there >= 0 and there != crc:
-                continue
-            if there != crc or extent.crc_on_disk(descriptor, at) != crc:
-                try:
-                    files.write(descriptor, data, extent.offset_of(at))
-                except OSError as why:
-                    error = why
-                    break
+        try:
+            for at, data in enumerate(blocks, slot):  # each written while its checksum has it in the processor's cache
+                crc = crc32(data, extent.seed(at))
+                there = extent.committed(start[HEAD_BYTES:], at)
+                if there is not None and there >= 0 and there != crc:
+                    continue
+                if there == crc and extent.crc_on_disk(descriptor, at) == crc:
+                    stored.add(at)
+                    continue
+                files.write(descriptor, data, extent.offset_of(at))
                 crcs[at] = crc
                 grown += taken(len(data)) if there is None else 0
-            stored.add(number * BLOCKS + at)
-        for at, end in _runs(list(crcs)):
-            slots = b"".join(extent.slot(one, crcs[one]) for one in range(at, end))
-            files.write(descriptor, slots, HEAD_BYTES + at * _SLOT_BYTES)
+        except OSError as why:
+            error = why.with_traceback(None)  # which would keep this frame, and with it the blocks
+        try:
+            for at, end in _runs(list(crcs)):
+                slots = b"".join(extent.slot(one, crcs[one]) for one in range(at, end))
+                files.write(descriptor, slots, HEAD_BYTES + at * _SLOT_BYTES)
+                stored.update(range(at, end))
+        except OSError as why:
+            error = error or why.with_traceback(None)
     finally:
         files.close(descriptor)
-    return Written(grown, frozenset(stored), error)
+    return Written(grown, frozenset(number * BLOCKS + at for at in stored), error)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

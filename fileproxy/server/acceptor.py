@@ -21,14 +21,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from fileproxy.server.bare import READ, Bare, address_of
+from fileproxy.server.bare import READ, Bare
 from fileproxy.server.ends import error_answer
+from fileproxy.server.front import Front
 from fileproxy.server.sendfile import descriptor_of
+from fileproxy.sockets import address_of
 from fileproxy.tasks import Tasks
 
 if TYPE_CHECKING:
     from fileproxy.server.connections import Connections
-    from fileproxy.server.front import Front
 
 ACCEPTS = 16  # connections taken at a time: then those that are here get their turn
 EVENTS = 256  # looked at in a turn of the loop
@@ -105,9 +106,12 @@ class Acceptor:
                 data = read(descriptor, FIRST)
                 if len(data) == FIRST:
                     data += one.more()
-                answered_at = answer(data, one)
             except BlockingIOError:
                 continue
+            except OSError:  # the kernel has lost it
+                data = b""
+            try:
+                answered_at = answer(data, one)
             except Exception as error:
                 self._failed(one, error)
                 continue
@@ -128,8 +132,8 @@ class Acceptor:
             if data is None or self._stays(one, data):
                 try:
                     self._poll.register(one.descriptor, _WATCH)  # tells of what is there
-                except OSError as error:
-                    self._failed(one, error)
+                except OSError:  # it takes no more
+                    self._connections.end(one)
 
     def _arrivals(self, listener: socket.socket) -> list[tuple[Bare, bytes | None]]:
         """Some of those who wait, and what they ask: that has often come with them."""
@@ -209,20 +213,21 @@ class Acceptor:
             self._connections.end(one)
 
     def _failed(self, one: Bare, error: Exception) -> None:
-        """The kernel has lost the connection; or a bug of ours, which is told and is this connection's end alone."""
-        if not isinstance(error, OSError):
-            self._tell(error)
-            one.abort()
+        """A bug of ours, which is told and is this connection's end alone."""
+        self._tell(error)
+        one.abort()
         self._connections.end(one)
 
     def _turn_away(self, one: Bare, refusal: str) -> None:
-        if (front := self._connections.turned_away()) is None:
-            one.abort()
-            one.close()
-        else:
+        front = Front.of(self._connections, one)
+        if self._connections.is_told(front):
             one.write(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
             one.leave()
             self._moves.start(self._move(front, one, b""), "move-connection")
+        else:
+            one.abort()
+            one.close()
+            self._connections.lost(front)
 
     def _hand_over(self, one: Bare, data: bytes) -> None:
         """Let the loop have a connection."""
@@ -276,6 +281,8 @@ class _Arrival(asyncio.Protocol):
         stream.set_protocol(front)
         try:
             front.arrive(stream, self._one, self._data)
+        except OSError:  # the client left meanwhile
+            front.abort()
         except Exception:  # a bug of ours, which the loop tells; nothing would end the connection
             front.abort()
             raise

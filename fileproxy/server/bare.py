@@ -76,19 +76,22 @@ class Bare:
 
     # --- what the fast front calls --------------------------------------------------------------------------------
 
+    # After what was not taken nothing more is tried: it would overtake that.
+
     def write(self, data: _Data) -> None:
-        try:
-            sent = os.write(self.descriptor, data)
-        except OSError:  # it takes no more; or it is broken, which the loop's transport will find out
-            sent = 0
+        sent = 0
+        if not self.rest:
+            with suppress(OSError):  # it takes no more; or it is broken, which the loop's transport will find out
+                sent = os.write(self.descriptor, data)
         if sent != len(data):
             self.rest = (*self.rest, memoryview(data)[sent:])
             self.over = True
 
     def writelines(self, parts: Iterable[_Data]) -> None:
         parts, sent = tuple(parts), 0
-        with suppress(OSError):  # as above
-            sent = os.writev(self.descriptor, parts)
+        if not self.rest:
+            with suppress(OSError):  # as above
+                sent = os.writev(self.descriptor, parts)
         for part in parts:
             if sent < len(part):
                 self.rest = (*self.rest, memoryview(part)[sent:])
@@ -102,9 +105,3 @@ class Bare:
     def abort(self) -> None:
         """Cut it, so that the client sees that the answer is cut short."""
         self.cut = self.over = True
-
-
-def address_of(peername: object) -> str:
-    """The address of a socket's peer, an IPv4 one as such; "" for a Unix socket."""
-    address = str(peername[0]) if isinstance(peername, tuple) and peername else ""
-    return address[7:] if address.startswith("::ffff:") and "." in address else address

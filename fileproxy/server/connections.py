@@ -19,7 +19,7 @@ from fileproxy.http.forwarded import Networks
 from fileproxy.model import Counters
 from fileproxy.server.acceptor import Acceptor
 from fileproxy.server.bare import Bare
-from fileproxy.server.ends import ASKS_S, Phase
+from fileproxy.server.ends import ASKS_S
 from fileproxy.server.fast import Fast
 from fileproxy.server.front import Asker, Front
 from fileproxy.server.heads import HeadLimits
@@ -31,6 +31,7 @@ Answer = Callable[[bytes, Asker], float | None]
 SWEEP_S = 1.0
 RESERVE = 64  # descriptors kept free for files, logs and upstream connections that are being opened
 RESTS = 32  # connections that go back to the acceptor in a turn of the loop
+_NONE = asyncio.Transport()
 TOLD = 32  # connections that are turned away with an answer at a time; more are reset
 
 
@@ -73,7 +74,9 @@ class FrontPolicy:
 
 
 class Connections:
-    """Makes a :class:`Front` for each accepted connection: hand it to ``loop.create_server``.
+    """Those that are mere descriptors (``bare``), and the fronts of the others.
+
+    Called it makes a :class:`Front`: where there is no acceptor, hand it to ``loop.create_server``.
 
     ``server`` is the aiohttp server whose handlers answer; it must have ``handler_cancellation`` on. ``policy`` may be
     replaced at any time and holds from the next look at it. ``answer`` answers a head that is known (``fast.py``).
@@ -119,10 +122,12 @@ class Connections:
 
     @property
     def busy(self) -> int:
-        """Connections that still serve a request, or whose last bytes are still on their way."""
-        return sum(front.busy for front in self._open)
+        """Connections that still serve a request, whose last bytes are still on their way, or who are about to ask."""
+        now = self.clock.now()
+        about_to_ask = sum(not one.served and now - one.since < ASKS_S for one in self.bare.values())
+        return sum(front.busy for front in self._open) + about_to_ask
 
-    # --- what a Front calls -----------------------------------------------------------------------------------------
+    # --- what fronts and the acceptor call ----------------------------------------------------------------------------
 
     def admit(self, peer: str, descriptor: int) -> str:
         """Count a new connection. Returns "" to serve it, or why not."""
@@ -165,17 +170,12 @@ class Connections:
         """It was admitted."""
         self._open.add(front)
 
-    def turned_away(self, front: Front | None = None) -> Front | None:
-        """The front that is to tell a connection so (``front``, or one to which it moves). None: just reset it."""
+    def is_told(self, front: Front) -> bool:
+        """Whether one that was not admitted is to be told so; else it is just reset."""
         if len(self._turned_away) >= TOLD:
-            if front is None:
-                self._has_left(None)
-            return None
-        if front is None:
-            front = Front(self)
-            front.phase = Phase.MOVING
+            return False
         self._turned_away.add(front)
-        return front
+        return True
 
     def move(self, one: Bare) -> Front:
         """The front to which a connection goes from the acceptor."""
@@ -187,7 +187,9 @@ class Connections:
     def rested(self, front: Front, descriptor: int, family: int) -> None:
         """A front goes, and leaves its connection to the acceptor."""
         one = self.bare[descriptor] = front.as_bare(descriptor, family)
-        one.pace = self._paces.pop(front, None)
+        one.pace = pace = self._paces.pop(front, None)
+        if pace is not None:
+            pace.transport = _NONE  # the loop's would be kept for nothing
         self._open.remove(front)
 
     def lost(self, front: Front) -> None:
@@ -200,9 +202,8 @@ class Connections:
             self._turned_away.discard(front)
             self._has_left(None)
 
-    # All of a turn of the loop are counted together: one by one takes a tenth as long as serving them.
-
     def _count(self) -> None:
+        """All of a turn of the loop are counted together: one by one takes a tenth as long as serving them."""
         came, left, self._came, self._left = self._came, self._left, 0, 0
         self.counters.add("connections.accepted", came)
         self.counters.add("connections.open", came - left)
@@ -217,10 +218,10 @@ class Connections:
     def _let_rest(self) -> None:
         """Some in each turn of the loop: the sweep finds many at once."""
         some, self._resting = self._resting[:RESTS], self._resting[RESTS:]
-        for front in some:
-            cast(Acceptor, self.acceptor).take_back(front)
         if self._resting:
             self._loop.call_soon(self._let_rest)
+        for front in some:
+            cast(Acceptor, self.acceptor).take_back(front)
 
     def carried(self, front: Front, pace: ClientPace | None) -> None:
         """A front has its transport; ``pace``: how the connection was served before."""
@@ -279,11 +280,14 @@ class Connections:
             if one.served or now - one.since >= ASKS_S:
                 self.end(one)
 
-    async def close(self, ending: str = "drained_out") -> None:
-        """Abort what is left, and wait until its handlers have ended. ``ending``: what their requests count as."""
+    def _cut_bare(self) -> None:
         for one in tuple(self.bare.values()):
             one.abort()
             self.end(one)
+
+    async def close(self, ending: str = "drained_out") -> None:
+        """Abort what is left, and wait until its handlers have ended. ``ending``: what their requests count as."""
+        self._cut_bare()
         fronts = (*self._open, *self._turned_away)
         tasks = [front.task for front in fronts if front.task is not None]
         for front in fronts:
@@ -292,6 +296,7 @@ class Connections:
             await asyncio.wait(tasks)
         while self._open or self._turned_away:  # noqa: ASYNC110  (one turn or two: connection_lost is already scheduled)
             await asyncio.sleep(0)
+        self._cut_bare()  # who came meanwhile
         self._count()
 
 

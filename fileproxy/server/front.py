@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import web
 
 from fileproxy.http.problem import CONTENT_TYPE, problem
-from fileproxy.server.bare import Bare, address_of
+from fileproxy.server.bare import Bare
 from fileproxy.server.ends import LINGER_BYTES, Ends, Phase, error_answer
 from fileproxy.server.framing import BodyScanner, scanner
 from fileproxy.server.heads import BadHead, check_head, check_partial, head_end, without_upgrade
 from fileproxy.server.known import LONGEST_HEAD
 from fileproxy.server.serving import Serving, Tap
+from fileproxy.sockets import address_of
 
 if TYPE_CHECKING:
     from fileproxy.server.connections import Connections
@@ -87,10 +88,10 @@ class Front(Ends):
         refusal = self._connections.admit(self.peer, -1 if sock is None else sock.fileno())
         if not refusal:
             self._connections.add(self)
-        elif self._connections.turned_away(self) is None:
-            self.abort()
-        else:
+        elif self._connections.is_told(self):
             self._send(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
+        else:
+            self.abort()
 
     def arrive(self, transport: asyncio.Transport, one: Bare, data: bytes) -> None:
         """The loop carries ``one`` now: what was not taken goes first, then ``data``, its last read, is served."""
@@ -98,9 +99,9 @@ class Front(Ends):
         if self.phase is _GONE:
             self._cut()
             return
-        self._connections.carried(self, one.pace)
-        self._rested_at = self._connections.clock.now()
         self.phase = _IDLE
+        self._rested_at = self._connections.clock.now()
+        self._connections.carried(self, one.pace)
         if one.rest:
             transport.writelines(one.rest)  # it says whether that is too much
         if one.leaves:

@@ -573,6 +573,27 @@ def test_a_scan_takes_turns(tmp_path: Path, seconds: float, turns: int) -> None:
 
 
 @pytest.mark.loops("asyncio")
+async def test_a_scan_leaves_out_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, looked = os.listdir, list[str]()
+
+    def listdir(path: Any) -> list[str]:
+        looked.append(str(path))
+        if str(path) == f"{tmp_path}/80":
+            raise OSError(errno.EIO, "Input/output error")
+        return right(path)
+
+    async with open_tier(tmp_path) as kit:
+        monkeypatch.setattr(disk_care, "SCAN_STEP_S", 0.0)
+        monkeypatch.setattr(disk_care, "SCAN_TURN_S", 3600.0)
+        monkeypatch.setattr(os, "listdir", listdir)
+        await kit.tier._care.scan()
+        monkeypatch.undo()
+        assert sorted(set(looked)) == [f"{tmp_path}/{subfolder}" for subfolder in SUBFOLDERS]
+        assert len(looked) == len(SUBFOLDERS) + 1  # the bad one ends a turn, and then is the first of one
+        assert kit.told == [f"{tmp_path}: Input/output error"]
+
+
+@pytest.mark.loops("asyncio")
 async def test_opening_looks_at_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(256):
         (tmp_path / f"{number:02x}").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
@@ -45,6 +46,22 @@ async def test_what_was_checked_is_handed_out_at_once(tmp_path: Path, meta: Meta
         most = min(9, meta.blocks)
         assert took(kit.tier.slice_now(meta, 0, 9)) == b"".join(everything(meta)[:most])
         assert len(kit.tier._opened) == -(-meta.blocks // extents.BLOCKS)
+
+
+@pytest.mark.parametrize("meta", [LARGE, ONE])
+async def test_without_descriptors_nothing_is_handed_out(
+    tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with open_tier(tmp_path) as kit:
+        await fill(kit.tier, meta)
+        await read_all(kit.tier, meta)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", none_left)
+            assert kit.tier.slice_now(meta, 0, 9) is None
+        assert took(kit.tier.slice_now(meta, 0, 1)) == content(meta, 0)
 
 
 async def test_only_what_was_checked(tmp_path: Path) -> None:

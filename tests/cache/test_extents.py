@@ -96,6 +96,24 @@ def test_what_was_written_before_an_error_is_there(folder: str) -> None:
         extents.write_block(Full(), folder, BIG, 3, blocks[3])
 
 
+def test_slots_that_cannot_be_written_are_told_apart(folder: str) -> None:
+    class NoSlots(Files):
+        slots = 0
+
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+            if extents.HEAD_BYTES <= offset < extents.DATA:
+                self.slots += 1
+                if self.slots == 2:
+                    raise OSError(errno.EIO, "slot")
+            super().write(descriptor, data, offset)
+
+    write(folder, BIG, 2)
+    written = extents.write_run(NoSlots(), folder, BIG, 0, [content(BIG, index) for index in range(5)])
+    assert written.stored == {0, 1, 2} == extents.held(FILES, folder, BIG)
+    assert written.grown == 4 * -(-BLOCK // 4096) * 4096  # also what was written for nothing
+    assert str(written.error) == "[Errno 5] slot"
+
+
 @pytest.mark.parametrize("most", [1, 700, 1500, 4000])
 def test_a_system_that_takes_less_at_once(folder: str, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     real = os.pwrite

@@ -18,7 +18,7 @@ import pytest
 from fileproxy.server import acceptor, connections
 from fileproxy.server.acceptor import FIRST, Acceptor
 from fileproxy.server.bare import READ, Bare
-from fileproxy.server.ends import REST_S, Phase
+from fileproxy.server.ends import ASKS_S, REST_S, Phase
 from fileproxy.server.front import Asker, Front
 from fileproxy.server.heads import HeadLimits
 from fileproxy.server.known import LONGEST_HEAD
@@ -39,6 +39,7 @@ class Door(Place):
     def __init__(self, **policy: Any) -> None:
         super().__init__(replace(POLICY, **policy))
         self.said = SAID
+        self.known = {KNOWN, LAST}
         self.bug: Exception | None = None
         self.turns: list[bool] = []
         self.connections.answer = self._answer
@@ -51,7 +52,7 @@ class Door(Place):
     def _answer(self, raw: bytes, asker: Asker) -> float | None:
         if self.bug is not None and raw:
             raise self.bug
-        if raw not in (KNOWN, LAST):
+        if raw not in self.known:
             return None
         asker.write(self.said)
         if raw == LAST:
@@ -242,7 +243,10 @@ async def test_a_connection_that_rests_comes_back(door: Door, client: Client) ->
     await door.clock.advance(REST_S)
     door.connections.sweep()
     pace = door.connections._paces[front]
+    had = len(descriptors())
     await until(lambda: door.bare)
+    await until(lambda: len(descriptors()) == had)  # the transport's is closed
+    assert pace.transport is not front.transport
     assert (door.fronts, door.bare[0].pace, door.connections._paces) == ([], pace, {})
     client.send(KNOWN + OTHER + KNOWN)
     await until(lambda: client.take().count(b"HTTP/1.1 200") == 4)
@@ -309,17 +313,19 @@ async def test_a_bug_ends_one_connection_and_is_told(door: Door, client: Client)
 
 
 class Poor:
-    """A listening socket for which the kernel has no descriptor, once."""
+    """A listening socket for which the kernel has no descriptor, once, after so many."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, after: int = 0) -> None:
         self._sock = sock
+        self.after = after
         self.refusals = 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
     def _accept(self) -> Any:
-        if self.refusals:
+        self.after -= 1
+        if self.after < 0 and self.refusals:
             self.refusals -= 1
             raise OSError(errno.EMFILE, "Too many open files")
         return self._sock._accept()  # type: ignore[attr-defined]
@@ -336,6 +342,130 @@ async def test_without_descriptors_it_tries_again_later(door: Door, monkeypatch:
     await until(lambda: client.take() == SAID)
     assert [context["message"] for context in told] == ["a connection could not be accepted"]
     client.sock.close()
+
+
+async def test_who_was_accepted_before_that_is_served(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    poor: Any = Poor(door.listener, after=1)
+    door.acceptor._listeners[door.listener.fileno()] = poor
+    clients = [door.client() for _ in range(2)]
+    clients[0].send(KNOWN)
+    await until(lambda: clients[0].take() == SAID)  # the pause is a second
+    assert not poor.refusals
+    for one in clients:
+        one.sock.close()
+
+
+async def test_near_the_last_descriptor_who_comes_is_told(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    door.connections.policy = replace(POLICY, last_descriptor=door.bare[0].descriptor + 1)
+    other = door.client()
+    await until(lambda: other.take() and other.ended)
+    assert b"503 Service Unavailable" in other.got
+    assert b"file descriptors" in other.got
+    other.sock.close()
+
+
+async def test_who_is_one_too_many_beyond_those_who_are_told_is_reset(
+    door: Door, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "TOLD", 0)
+    door.connections.policy = replace(POLICY, connections=0)
+    with pytest.raises(ConnectionResetError):
+        await until(lambda: client.take() or client.ended)
+    await until(lambda: door.counts["connections.accepted"] == 1)
+    assert (len(door.connections), door.counts["connections.open"]) == (0, 0)
+
+
+async def test_a_known_head_of_one_read_with_another_behind_it(door: Door, client: Client) -> None:
+    start = b"GET /known HTTP/1.1\r\nHost: a\r\nX: "
+    long = start + b"x" * (FIRST - len(start) - 4) + b"\r\n\r\n"
+    assert len(long) == FIRST
+    door.known.add(long)
+    for times in (2, 4):  # with the connection, and on one that waits
+        client.send(long + KNOWN)
+        await until(lambda times=times: client.take() == SAID * times)  # type: ignore[misc]
+        await door.clock.advance(REST_S)
+        door.connections.sweep()
+        await until(lambda: door.bare)
+
+
+async def test_who_leaves_drops_those_that_rest_and_waits_for_those_who_are_about_to_ask(door: Door) -> None:
+    clients = [door.client() for _ in range(3)]
+    served, back, fresh = clients
+    served.send(KNOWN)
+    await until(lambda: served.take() == SAID)
+    back.send(KNOWN + KNOWN)
+    await until(lambda: back.take() == SAID * 2)
+    await door.clock.advance(REST_S)
+    door.connections.sweep()
+    await until(lambda: len(door.bare) == 3)
+    fresh.sock.close()
+    await until(lambda: len(door.bare) == 2)
+    clients.append(fresh := door.client())
+    await until(lambda: len(door.bare) == 3)
+    served.send(KNOWN)
+    await until(lambda: served.take() == SAID * 2)
+    door.connections.drain()
+    await until(lambda: served.take() and served.ended and back.take() and back.ended)
+    assert (len(door.connections), door.connections.busy) == (1, 1)
+    await door.clock.advance(ASKS_S - 0.01)
+    door.connections.sweep()
+    fresh.send(KNOWN)
+    await until(lambda: fresh.take() == SAID)
+    door.connections.sweep()
+    await until(lambda: fresh.take() and fresh.ended)
+    assert (fresh.got, door.connections.busy) == (SAID, 0)
+    for one in clients:
+        one.sock.close()
+
+
+async def test_who_does_not_ask_although_we_leave_is_closed(door: Door, client: Client) -> None:
+    await until(lambda: door.bare)
+    door.connections.drain()
+    await door.clock.advance(ASKS_S)
+    assert door.connections.busy == 0
+    door.connections.sweep()
+    await until(lambda: client.take() == b"" and client.ended)
+
+
+async def test_what_is_cut_with_a_rest_is_reset(door: Door) -> None:
+    def cut(raw: bytes, asker: Asker) -> float | None:
+        asker.write(bytes(4_000_000))
+        asker.abort()
+        return door.clock.now()
+
+    door.connections.answer = cut
+    client = door.client(receive_buffer=4096)
+    client.send(KNOWN)
+    await until(lambda: door.counts["connections.accepted"] == 1 and not len(door.connections))
+    with pytest.raises(ConnectionResetError):
+        await until(lambda: client.take() is None)
+    client.sock.close()
+
+
+async def test_the_end_resets_those_that_wait(door: Door, client: Client) -> None:
+    client.send(KNOWN)
+    await until(lambda: client.take() == SAID)
+    await door.connections.close()
+    with pytest.raises(ConnectionResetError):
+        client.take()
+
+
+def test_nothing_overtakes_what_was_not_taken() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    one = Bare(os.dup(ours.fileno()), int(ours.family), "", 0.0)
+    one.write(bytes(4_000_000))
+    theirs.recv(1 << 22)
+    one.write(b"a")
+    one.writelines([b"b", b"", b"c"])
+    assert one.over
+    assert [bytes(part)[-1:] for part in one.rest] == [b"\0", b"a", b"b", b"c"]
+    one.close()
+    ours.close()
+    theirs.close()
 
 
 async def test_what_is_closed_accepts_no_more_and_serves_on(door: Door, client: Client) -> None:
