@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fileproxy.sockets import reset_on_close
@@ -79,19 +78,20 @@ class Bare:
     # After what was not taken nothing more is tried: it would overtake that.
 
     def write(self, data: _Data) -> None:
-        sent = 0
-        if not self.rest:
-            with suppress(OSError):  # it takes no more; or it is broken, which the loop's transport will find out
-                sent = os.write(self.descriptor, data)
+        try:
+            sent = 0 if self.rest else os.write(self.descriptor, data)
+        except OSError:  # it takes no more; or it is broken, which the loop's transport will find out
+            sent = 0
         if sent != len(data):
             self.rest = (*self.rest, memoryview(data)[sent:])
             self.over = True
 
     def writelines(self, parts: Iterable[_Data]) -> None:
-        parts, sent = tuple(parts), 0
-        if not self.rest:
-            with suppress(OSError):  # as above
-                sent = os.writev(self.descriptor, parts)
+        parts = tuple(parts)
+        try:
+            sent = 0 if self.rest else os.writev(self.descriptor, parts)
+        except OSError:  # as above
+            sent = 0
         for part in parts:
             if sent < len(part):
                 self.rest = (*self.rest, memoryview(part)[sent:])
