@@ -110,7 +110,7 @@ class Acceptor:
                 continue
             except OSError:  # the kernel has lost it
                 data = b""
-            try:
+            try:  # as ``_stays`` does, and a call less for each hit
                 answered_at = answer(data, one)
             except Exception as error:
                 self._failed(one, error)
@@ -154,12 +154,12 @@ class Acceptor:
                 self._turn_away(one, refusal)
                 continue
             bare[descriptor] = one
-            came.append((one, one.first(FIRST)))
+            came.append((one, one.read(FIRST)))
         return came
 
     def _serve_last(self, one: Bare) -> None:
         """It ended its side behind what was read, or behind more: the kernel does not tell again."""
-        while (data := one.first(READ)) is not None:
+        while (data := one.read(READ)) is not None:
             self._turn(True)  # it may have come after the turn began
             if not self._stays(one, data):
                 return
@@ -220,7 +220,7 @@ class Acceptor:
 
     def _turn_away(self, one: Bare, refusal: str) -> None:
         front = Front.of(self._connections, one)
-        if self._connections.is_told(front):
+        if self._connections.turn_away(front):
             one.write(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
             one.leave()
             self._moves.start(self._move(front, one, b""), "move-connection")

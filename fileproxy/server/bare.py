@@ -40,7 +40,7 @@ class Bare:
         self.pace: ClientPace | None = None  # of the requests that had a handler
         self._socket: socket.socket | None = None  # owns the descriptor, once somebody wanted it
 
-    def first(self, size: int) -> bytes | None:
+    def read(self, size: int) -> bytes | None:
         """At most ``size`` bytes, and what came with them. b"": there will be none any more; None: not yet."""
         try:
             data = os.read(self.descriptor, size)

@@ -170,8 +170,8 @@ class Connections:
         """It was admitted."""
         self._open.add(front)
 
-    def is_told(self, front: Front) -> bool:
-        """Whether one that was not admitted is to be told so; else it is just reset."""
+    def turn_away(self, front: Front) -> bool:
+        """One that was not admitted goes. Whether it is to be told why; else it is just reset."""
         if len(self._turned_away) >= TOLD:
             return False
         self._turned_away.add(front)

@@ -88,7 +88,7 @@ class Front(Ends):
         refusal = self._connections.admit(self.peer, -1 if sock is None else sock.fileno())
         if not refusal:
             self._connections.add(self)
-        elif self._connections.is_told(self):
+        elif self._connections.turn_away(self):
             self._send(error_answer(503, "Service Unavailable", refusal, retry_after_s=1))
         else:
             self.abort()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fileproxy.errors import FileChanged
 from fileproxy.server.bare import Bare
@@ -53,8 +53,8 @@ class Pages:
         target = socket_of(asker)
         if self.descriptor < 0 or target < 0:
             return None
-        borrowed = not isinstance(asker, Bare)
-        sock = socket.SocketType(_INET, _STREAM, 0, target) if borrowed else cast(Bare, asker).as_socket()
+        own = asker.as_socket() if isinstance(asker, Bare) else None
+        sock = own or socket.SocketType(_INET, _STREAM, 0, target)
         try:
             if self.length > asker.room and self.stored and room(sock, target) < len(head) + self.length:
                 return None
@@ -63,7 +63,7 @@ class Pages:
         except OSError:
             return None
         finally:
-            if borrowed:
+            if own is None:  # the descriptor is the transport's
                 sock.detach()
         if sent < len(head):
             asker.writelines((head[sent:], self._rest(0)))

@@ -519,10 +519,10 @@ async def test_who_ends_its_side_behind_two_requests_gets_two_answers(door: Door
 
 async def test_a_proof_is_older_than_nothing_it_answers(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    first = Bare.first
+    read = Bare.read
 
     def reading(one: Bare, size: int) -> bytes | None:
-        data = first(one, size)
+        data = read(one, size)
         steps.append("read" if data else "nothing")
         return data
 
@@ -530,7 +530,7 @@ async def test_a_proof_is_older_than_nothing_it_answers(door: Door, monkeypatch:
         steps.append("answer")
         return door._answer(raw, asker)
 
-    monkeypatch.setattr(Bare, "first", reading)
+    monkeypatch.setattr(Bare, "read", reading)
     monkeypatch.setattr(door.acceptor, "_turn", lambda begins: steps.append("turn") if begins else None)
     door.connections.answer = noting
     clients = [door.client() for _ in range(3)]
