@@ -136,9 +136,7 @@ class House:
             identity=self._identity,
             logs=self._logs,
             health=lambda: self._reports.health(self._store),
-            stats=lambda: self._reports.stats(
-                self._machines if self._store.state == "ok" else None, self._service.downloads
-            ),
+            stats=self._stats,
         )
         await self._open_store(settings)
         self._caching = Caching(
@@ -257,6 +255,16 @@ class House:
     def busy(self) -> int:
         """Connections that still serve a request, or whose last bytes are still on their way."""
         return self._connections.busy
+
+    def settle(self) -> None:
+        """Count and log what waits for that; called before counts are told."""
+        self._connections.count()
+        if self._service.fast is not None:
+            self._service.fast.settle()
+
+    async def _stats(self) -> dict[str, Any]:
+        self.settle()
+        return await self._reports.stats(self._machines if self._store.state == "ok" else None, self._service.downloads)
 
     async def close(self) -> None:
         """Cut what still runs, and let everything go."""

@@ -164,8 +164,7 @@ class Running:
             clock=self.clock,
         )
         await self.house.open()
-        if (fast := self.house._service.fast) is not None:
-            self.counts.settle = self.lines.settle = fast.settle
+        self.counts.settle = self.lines.settle = self.house.settle
         listener = listen("127.0.0.1", 0, 2048)[0]
         self.port = listener.getsockname()[1]
         self._server = await self.house.accept_from(listener, 2048)

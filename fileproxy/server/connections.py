@@ -29,6 +29,7 @@ from fileproxy.settings.schema import Settings
 
 Answer = Callable[[bytes, Asker], float | None]
 SWEEP_S = 1.0
+COUNT_S = 0.01  # how long those who came and left wait to be counted: one by one takes a tenth as long as serving them
 RESERVE = 64  # descriptors kept free for files, logs and upstream connections that are being opened
 RESTS = 32  # connections that go back to the acceptor in a turn of the loop
 _NONE = asyncio.Transport()
@@ -111,6 +112,7 @@ class Connections:
         self._paces: dict[Front, ClientPace] = {}  # of the connections that had a handler
         self.granted = Granted(counters)
         self._came = self._left = 0  # connections that are not counted yet
+        self._counting: asyncio.TimerHandle | None = None
         self.acceptor: Acceptor | None = None  # has connections that rest
         self._resting: list[Front] = []
 
@@ -131,8 +133,8 @@ class Connections:
 
     def admit(self, peer: str, descriptor: int) -> str:
         """Count a new connection. Returns "" to serve it, or why not."""
-        if not (self._came or self._left):
-            self._loop.call_soon(self._count)
+        if self._counting is None:
+            self._counting = self._loop.call_later(COUNT_S, self.count)
         self._came += 1
         policy = self.policy
         here, most = self._per_client.get(peer, 0), policy.connections_per_client
@@ -150,8 +152,8 @@ class Connections:
 
     def _has_left(self, peer: str | None) -> None:
         """A connection is no more. ``peer``: None when it was turned away."""
-        if not (self._came or self._left):
-            self._loop.call_soon(self._count)
+        if self._counting is None:
+            self._counting = self._loop.call_later(COUNT_S, self.count)
         self._left += 1
         if peer is not None:
             left = self._per_client[peer] - 1
@@ -202,8 +204,12 @@ class Connections:
             self._turned_away.discard(front)
             self._has_left(None)
 
-    def _count(self) -> None:
-        """All of a turn of the loop are counted together: one by one takes a tenth as long as serving them."""
+    def count(self) -> None:
+        """Count who came and who left, all of ``COUNT_S`` together; also called before counts are told."""
+        if self._counting is None:
+            return
+        self._counting.cancel()
+        self._counting = None
         came, left, self._came, self._left = self._came, self._left, 0, 0
         self.counters.add("connections.accepted", came)
         self.counters.add("connections.open", came - left)
@@ -297,7 +303,7 @@ class Connections:
         while self._open or self._turned_away:  # noqa: ASYNC110  (one turn or two: connection_lost is already scheduled)
             await asyncio.sleep(0)
         self._cut_bare()  # who came meanwhile
-        self._count()
+        self.count()
 
 
 def _knows_nothing(raw: bytes, asker: Asker) -> None:

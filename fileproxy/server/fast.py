@@ -87,6 +87,8 @@ class Fast:
         line, _, text = raw.partition(b"\r\n")
         block, given = asker.block, b""
         if block is None or block.text != text:  # seldom
+            if not raw:
+                return None
             block = self._blocks.get((asker.peer, text))
             if block is None:
                 text, given = known.without_id(text)

@@ -194,7 +194,8 @@ async def test_who_asks_for_the_last_time_is_closed_behind_the_answer(door: Door
     await until(lambda: len(door.connections) == 0)
 
 
-async def test_those_of_a_turn_are_counted_together(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_those_of_a_moment_are_counted_together(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "COUNT_S", 3600)
     told: list[tuple[str, int]] = []
     add = door.counts.add
 
@@ -207,10 +208,19 @@ async def test_those_of_a_turn_are_counted_together(door: Door, monkeypatch: pyt
     for one in clients:
         one.send(LAST)
     await until(lambda: all(one.take() == SAID and one.ended for one in clients))
-    await asyncio.sleep(0)
+    assert told == []
+    door.connections.count()
+    door.connections.count()
     assert told == [("connections.accepted", 5), ("connections.open", 0)]
     for one in clients:
         one.sock.close()
+
+
+async def test_who_came_is_counted_even_if_nobody_asks(door: Door, client: Client) -> None:
+    door.counts.settle = lambda: None
+    await until(lambda: door.counts["connections.open"] == 1)
+    client.sock.close()
+    await until(lambda: door.counts["connections.open"] == 0)
 
 
 async def test_who_does_not_take_its_answer_gets_all_of_it_later(door: Door) -> None:

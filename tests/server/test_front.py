@@ -100,6 +100,7 @@ class Place:
         self.reads_body = True
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self.connections = Connections(server, policy, counters=self.counts, clock=self.clock)
+        self.counts.settle = self.connections.count
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = front_of(request).head.target
