@@ -1,6 +1,7 @@
 """Configuration: every option once, with its default, unit and one sentence.
 
-* ``schema.py``    the options (frozen pydantic models; an unknown key is an error)
+* ``schema.py``    the options (frozen pydantic models; an unknown key is an error); of its groups ``server.py``,
+  ``sockets.py``, ``upstreams.py`` and ``routes.py`` have files of their own
 * ``types.py``     what values may look like;  ``units.py``  sizes like ``256MiB`` and times like ``90s``
 * ``options.py``   the options as a tree, read from the models: what may stand where, and the nearest known key
 * ``document.py``  YAML → plain values with their lines

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -64,6 +64,7 @@ Duration = Annotated[
 ]
 Positive = Annotated[Duration, Gt(0)]
 Whole = Annotated[int, Strict()]
+Count = Annotated[Whole, Ge(1)]
 Switch = Annotated[
     bool,
     Strict(),
