@@ -79,3 +79,14 @@ class Report(Answer):
     load: Load
     last: float  # clock.now(); until then it may be told while the next one is being made
     being_made: bool = False  # the next one
+
+
+@dataclass(slots=True, eq=False)
+class Again:
+    """What several ask in one turn, as crowds do, and the answer to it: a small file's, on connections that stay."""
+
+    raw: bytes
+    peer: str
+    before: bytes  # the answer up to the request's id, and behind it
+    after: bytes
+    hits: list[bytes]  # of the row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.hit_path import Deaf
 from fileproxy.clock import ManualClock
 from fileproxy.http.dates import parse_date
-from fileproxy.server import pages
+from fileproxy.server import fast, pages
 from fileproxy.server.fast import LARGEST, REPORT_LASTS_S, REPORT_RENEWS_S
+from fileproxy.server.rows import Again
 from fileproxy.settings import Settings
 from tests.clients import Connection, Got
 from tests.conftest import OpenHouse
@@ -191,6 +194,52 @@ async def test_what_is_settled_together_is_exact_in_sum(play: Any) -> None:
     assert grown == {"requests": 5, "traffic": 4 * FILE.size + OTHER.size, "cache.hit": 5, "response_time": 5}
     assert sorted(line["id"] for line in lines[logged:]) == sorted(str(got.get("x-request-id")) for got in gots)
     assert sum(line["bytes"] for line in lines[logged:]) == grown["traffic"]
+
+
+async def test_a_crowd_that_asks_the_same_at_once_gets_an_answer_each(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one: Play = await play()
+    same, closes, given = ("/g",), ("/g", "Connection: close"), ("/g", "X-Request-Id: given")
+    asked = [same, same, ("/f",), same, given, same, closes, given, closes, ("/f",), same]
+    for path, *lines in set(asked):
+        assert await one.is_known(*lines, path=path)
+    repeated: list[bytes] = []
+    monkeypatch.setattr(fast, "Again", lambda raw, *values: repeated.append(raw) or Again(raw, *values))
+    one.known, logged, counted = 0, len(one.running.lines.access_lines), one.running.counts["requests"]
+    async with contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(await one.running.connect()) for _ in asked]
+        gots = [await connection.ask("GET", "/f") for connection in crowd]  # from now on they wait for more
+        repeated.clear()
+        for connection, (path, *lines) in zip(crowd, asked, strict=True):
+            text = "".join(f"{line}\r\n" for line in lines)
+            await connection.send(f"GET {path} HTTP/1.1\r\nHost: files.test\r\n{text}\r\n".encode())
+        for connection, (path, *lines) in zip(crowd, asked, strict=True):
+            got = await connection.answer("GET")
+            assert (got.complete, got.sha256) == (True, (OTHER if path == "/g" else FILE).sha256())
+            assert (got.get("connection") == "close") == ("Connection: close" in lines)
+            assert (got.get("x-request-id") == "given") == (lines == ["X-Request-Id: given"])
+            gots.append(got)
+    assert one.known == len(gots)
+    assert repeated == [HEAD.replace(b"/f", b"/g")]
+    await one.running.quiet()
+    ids = [line["id"] for line in one.running.lines.access_lines[logged:]]
+    assert sorted(ids) == sorted(str(got.get("x-request-id")) for got in gots)
+    assert len(set(ids)) == len(ids) - 1
+    assert one.running.counts["requests"] - counted == len(ids)
+
+
+async def test_another_peer_of_the_same_turn_is_another_client(play: Any) -> None:
+    one: Play = await play()
+    await one.warm(path="/g")
+    head = HEAD.replace(b"/f", b"/g")
+    for turn, answered in ((True, 4), (False, 4)):
+        one.fast.turn(turn)
+        askers = [Deaf(-1) for _ in range(5)]
+        askers[3].peer = "192.0.2.7"
+        assert [one.fast.answer(head, asker) is not None for asker in askers].count(True) == answered
+        assert [asker.taken > OTHER.size for asker in askers] == [True, True, True, False, True]
+    one.fast.turn(False)
 
 
 async def test_it_needs_no_handler(play: Any) -> None:
