@@ -242,6 +242,20 @@ async def test_another_peer_of_the_same_turn_is_another_client(play: Any) -> Non
     one.fast.turn(False)
 
 
+@pytest.mark.parametrize("another_turn", [True, False])
+async def test_what_several_asked_is_looked_up_again_after_the_turn(play: Any, another_turn: bool) -> None:
+    one: Play = await play()
+    await one.warm(path="/g")
+    head, asker = HEAD.replace(b"/f", b"/g"), Deaf(-1)
+    one.fast.turn(True)
+    for _ in range(3):
+        assert one.fast.answer(head, asker) is not None
+    one.fast.turn(another_turn)
+    one.running.house._caching.store.memory.resize(0)
+    assert one.fast.answer(head, asker) is None
+    one.fast.turn(False)
+
+
 async def test_it_needs_no_handler(play: Any) -> None:
     one: Play = await play()
     await one.warm()
