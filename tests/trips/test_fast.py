@@ -205,7 +205,12 @@ async def test_a_crowd_that_asks_the_same_at_once_gets_an_answer_each(
     for path, *lines in set(asked):
         assert await one.is_known(*lines, path=path)
     repeated: list[bytes] = []
-    monkeypatch.setattr(fast, "Again", lambda raw, *values: repeated.append(raw) or Again(raw, *values))
+
+    def noted(raw: bytes, *values: Any) -> Again:
+        repeated.append(raw)
+        return Again(raw, *values)
+
+    monkeypatch.setattr(fast, "Again", noted)
     one.known, logged, counted = 0, len(one.running.lines.access_lines), one.running.counts["requests"]
     async with contextlib.AsyncExitStack() as stack:
         crowd = [await stack.enter_async_context(await one.running.connect()) for _ in asked]
