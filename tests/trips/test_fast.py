@@ -14,7 +14,7 @@ import pytest
 from benchmarks.hit_path import Deaf
 from fileproxy.clock import ManualClock
 from fileproxy.http.dates import parse_date
-from fileproxy.server import fast, pages
+from fileproxy.server import connections, fast, pages
 from fileproxy.server.fast import LARGEST, REPORT_LASTS_S, REPORT_RENEWS_S
 from fileproxy.server.rows import Again
 from fileproxy.settings import Settings
@@ -153,7 +153,8 @@ async def test_m_files_and_n_clients_need_m_plus_n_rows(play: Any) -> None:
     assert (shown["request_lines"], shown["header_blocks"], shown["hits"]) == (2, 4, 8)
 
 
-async def test_stats_tells_of_the_tables(play: Any) -> None:
+async def test_stats_tells_of_the_tables(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "COUNT_S", 3600)  # what is told is counted before
     one: Play = await play()
     await one.warm()
     async with await one.running.connect() as connection:
@@ -165,6 +166,7 @@ async def test_stats_tells_of_the_tables(play: Any) -> None:
         "hits": 6, "request_lines": 1, "header_blocks": 1, "bodies": 0, "bytes": 0,
     }  # fmt: skip
     assert told["counters"]["cache.hit"] == 7
+    assert (told["connections"]["accepted"], told["connections"]["open"]) == (4, 1)
 
 
 async def test_a_target_with_percent_signs_and_secrets_is_logged_as_always(play: Any) -> None:
