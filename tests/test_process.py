@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from fileproxy import process
+from tests.conftest import Authority
 from tests.life.tools import eventually
 from tests.service import ROOT
 
@@ -120,3 +122,19 @@ def test_what_a_thread_worked() -> None:
     while time.thread_time() < ran + 0.05:
         pass
     assert process.worked_s() >= before + 0.04
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_contexts_without_authorities(
+    named: bool, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if named:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.pem))
+    before = dict(os.environ)
+    with process.no_authorities():
+        assert ssl.create_default_context().cert_store_stats()["x509"] == 0
+    assert dict(os.environ) == before
+    if named:
+        assert ssl.create_default_context().cert_store_stats()["x509"] == 1

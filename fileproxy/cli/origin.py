@@ -65,7 +65,10 @@ async def _serve(settings: Settings, sockets: list[socket.socket], uvloop_enable
     import tempfile
     import time
 
-    from fileproxy.app import House
+    from fileproxy.process import no_authorities
+
+    with no_authorities():
+        from fileproxy.app import House
     from fileproxy.observe.logs import Logs
 
     loop = asyncio.get_running_loop()

@@ -76,7 +76,10 @@ def prepare(
 
     Raises ConfigurationError, AlreadyRunning, OSError.
     """
-    from fileproxy.boot import build
+    from fileproxy.process import no_authorities
+
+    with no_authorities():
+        from fileproxy.boot import build
     from fileproxy.clock import SystemClock
     from fileproxy.embedded import Embedded
     from fileproxy.errors import ConfigurationError
