@@ -262,12 +262,16 @@ def fileproxy_caching(upstream: Peer, core: int, folder: Path) -> Peer:
 
 
 def fileproxy(upstream: Peer, core: int, folder: Path, name: str, options: Sequence[str]) -> Peer:
-    """This checkout's FileProxy as a relay: one worker, no cache, no shared store. ``options``: flags of ``serve``."""
+    """This checkout's FileProxy as a relay: one worker, no cache, no shared store, nothing that limits requests.
+
+    ``options``: flags of ``serve``.
+    """
     folder = folder / name
     folder.mkdir()
     port = free_port()
     command = [PYTHON, "-m", "fileproxy", "serve", upstream.url, "--host", "127.0.0.1", "--port", str(port)]
-    for setting in ("routes.0.upstream=files", "routes.0.cache=off", "cache.memory=0", "cache.disk=off"):
+    unlimited = "upstreams.files.rate_limit=off"  # auto would hold it at 1,000 requests a second
+    for setting in ("routes.0.upstream=files", "routes.0.cache=off", "cache.memory=0", "cache.disk=off", unlimited):
         command += ["--set", setting]
     command += ["--workers", "1", "--redis", "off", "--set", "logs.audit=off", *options]
     return Peer(name, command, port, core, folder, env={"PYTHONPATH": str(ROOT)})
