@@ -24,7 +24,7 @@ from benchmarks import peers
 from benchmarks.hit_path import PATHS
 from benchmarks.instructions import counts
 from benchmarks.peers import Peer
-from benchmarks.race import cases, contestants, figures, report
+from benchmarks.race import cases, contestants, figures, report, window
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -123,6 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn; wrk rounds it, 1 at least")
     parser.add_argument("--python", default=sys.executable, help="for FileProxy; one with its requirements")
     parser.add_argument("--instructions", action="store_true", help="count instructions too (valgrind, a minute)")
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="BYTES",
+        help="clients' receive buffers begin at this for all (race/window.py); root",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     given = parser.parse_args(arguments)
     peers.use_python(given.python)
@@ -133,11 +139,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not {contestants.SERVER_CORE, contestants.CLIENT_CORE} <= os.sched_getaffinity(0):
         print("two processors are needed: one for the servers, one for the load", file=sys.stderr)
         return 1
+    if given.window:
+        window.begin_at(given.window)
     started = time.monotonic()
     told: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
-        "run": {"rounds": given.rounds, "seconds": given.seconds, "cases": given.cases},
+        "run": {
+            "rounds": given.rounds,
+            "seconds": given.seconds,
+            "cases": given.cases,
+            "window": given.window,
+        },
     }
     folder = Path(tempfile.mkdtemp(prefix="race-"))
     folder.chmod(0o711)  # Squid works as another user

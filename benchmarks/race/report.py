@@ -61,7 +61,8 @@ def _about(report: Report) -> list[str]:
         f"The machine's host gives time to others: a turn of which that took more than {STOLEN:.0%} is tried again, "
         f"{TRIES} times at most, and the one it took the least of counts. {_stolen(report)}",
         "*Both ends*: the same cost with the load generator's. On loopback, what an acknowledgement lets go is sent at "
-        "the client's cost, so of large bodies the server's share falls with the client's receive window.",
+        "the client's cost, so of large bodies the server's share falls with the client's receive window."
+        + (f" Here these begin at {run['window']} bytes for all." if run.get("window") else ""),
     ]
 
 
