@@ -139,8 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not {contestants.SERVER_CORE, contestants.CLIENT_CORE} <= os.sched_getaffinity(0):
         print("two processors are needed: one for the servers, one for the load", file=sys.stderr)
         return 1
-    if given.window:
-        window.begin_at(given.window)
+    if given.window is not None:
+        try:
+            window.begin_at(given.window)
+        except OSError as error:
+            print(f"--window: {error}", file=sys.stderr)
+            return 1
     started = time.monotonic()
     told: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

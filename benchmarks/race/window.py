@@ -14,17 +14,21 @@ import subprocess
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000  # unshare(2)
-_SMALLEST, _WIDEST = 4096, 32 * 1024**2
+_LEAST, _MOST = 4096, 32 * 1024**2
 
 
 def begin_at(size: int) -> None:
     """Move to a network namespace of our own, whose TCP receive buffers begin at ``size`` bytes. Linux, as root.
 
-    Raises OSError, subprocess.CalledProcessError.
+    Raises OSError: with a sentence that says what to do.
     """
+    if not _LEAST <= size <= _MOST:
+        raise OSError(f"{size} is not a number of bytes from {_LEAST} to {_MOST}")
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
-        number = ctypes.get_errno()
-        raise OSError(number, f"no network namespace of our own ({os.strerror(number)}); it takes root")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    Path("/proc/sys/net/ipv4/tcp_rmem").write_text(f"{_SMALLEST} {size} {max(size, _WIDEST)}")
+        raise OSError(f"no network namespace of our own ({os.strerror(ctypes.get_errno())}); it takes root")
+    try:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"loopback stays down: {error}") from error
+    Path("/proc/sys/net/ipv4/tcp_rmem").write_text(f"{_LEAST} {size} {_MOST}")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from benchmarks.race import client, contestants, figures, report
 from benchmarks.race.cases import CASES, make_files, turn
 from tests.clients import program
 from tests.origin import Content, Origin, Reply, fin
+from tests.service import ROOT
 
 
 def row(contestant: str, cpu_us: float, *, case: str = "1k", number: int = 0, **more: float) -> dict[str, Any]:
@@ -104,6 +109,39 @@ def test_wrong_words_name_the_right_ones(arguments: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         race.main(arguments)
     assert {"--cases": "1k-1000", "--peers": "haproxy"}[arguments[0]] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "why"), [(1024, "4096"), (2**20, "it takes root")])
+def test_windows_that_cannot_be_had(
+    size: int, why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contestants, "program", lambda name: name)
+    if os.getuid() == 0:  # without the runner's dropped privileges
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(unshare=lambda _: -1))
+    assert race.main(["--window", str(size)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("--window: ")
+    assert why in said
+
+
+@pytest.mark.lab
+def test_windows_that_begin_equally_wide() -> None:
+    """In the process that asked, and nowhere else."""
+    if os.getuid() != 0:
+        pytest.skip("a network namespace takes root")
+    program("ip")
+    script = """
+import socket
+from benchmarks.race import window
+window.begin_at(1048576)
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    print(client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+"""
+    ours = Path("/proc/sys/net/ipv4/tcp_rmem")
+    before = ours.read_text()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == ("1048576", "")
+    assert ours.read_text() == before
 
 
 @pytest.mark.lab
