@@ -17,6 +17,7 @@ in a short exchange is no verdict (``DOUBT`` segments that went well are suppose
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -126,9 +127,11 @@ class PathQuality:
             self._failed += sample.failed
         if self.rtt_s is None and self.first_byte_s is None and not self._failed:
             return self.quality
-        strict, lax = self._class(1.0, 1.0), self._class(BACK, BACK_SHARE)
-        known = self.quality
-        self.quality = strict if known is None or strict > known else min(known, lax)
+        strict, known = self._class(1.0, 1.0), self.quality
+        if known is None or strict >= known:  # the bounds of the way back never find a better one
+            self.quality = strict
+        else:
+            self.quality = min(known, self._class(BACK, BACK_SHARE))
         return self.quality
 
     def _fade(self, sample: Sample, now: float) -> None:
@@ -145,7 +148,7 @@ class PathQuality:
         """The class when every bound of delay is ``part`` of itself, and every bound of a share ``share``."""
         first_byte_s = self.first_byte_s or 0.0
         delay_s = first_byte_s if self.rtt_s is None else max(self.rtt_s, first_byte_s / PATIENT)
-        found = sum(delay_s >= bound * part for bound in BOUNDS_S)
+        found = bisect_right(BOUNDS_S, delay_s / part)
         loss = self.loss
         if loss >= LOSSY * share:
             return Quality.VERY_POOR
