@@ -50,7 +50,7 @@ def raise_descriptor_limit() -> tuple[int, int]:
 
 
 @contextmanager
-def no_authorities() -> Iterator[None]:
+def without_ca_bundle() -> Iterator[None]:
     """While this lasts, TLS contexts made with the system's certificate authorities read no bundle and trust none.
 
     For importing aiohttp, which makes two that nothing of ours uses (``upstream/connections.py`` makes its own). Where

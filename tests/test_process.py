@@ -125,7 +125,7 @@ def test_what_a_thread_worked() -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_contexts_without_authorities(
+def test_contexts_without_a_ca_bundle(
     named: bool, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
@@ -133,7 +133,7 @@ def test_contexts_without_authorities(
     if named:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.pem))
     before = dict(os.environ)
-    with process.no_authorities():
+    with process.without_ca_bundle():
         assert ssl.create_default_context().cert_store_stats()["x509"] == 0
     assert dict(os.environ) == before
     if named:

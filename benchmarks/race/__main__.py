@@ -149,12 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     told: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
-        "run": {
-            "rounds": given.rounds,
-            "seconds": given.seconds,
-            "cases": given.cases,
-            "window": given.window,
-        },
+        "run": {"rounds": given.rounds, "seconds": given.seconds, "cases": given.cases, "window": given.window},
     }
     folder = Path(tempfile.mkdtemp(prefix="race-"))
     folder.chmod(0o711)  # Squid works as another user

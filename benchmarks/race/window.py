@@ -13,7 +13,8 @@ import os
 import subprocess
 from pathlib import Path
 
-_CLONE_NEWNET = 0x40000000  # unshare(2)
+from benchmarks.link.ferry import CLONE_NEWNET
+
 _LEAST, _MOST = 4096, 32 * 1024**2
 
 
@@ -25,7 +26,7 @@ def begin_at(size: int) -> None:
     if not _LEAST <= size <= _MOST:
         raise OSError(f"{size} is not a number of bytes from {_LEAST} to {_MOST}")
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET):
+    if libc.unshare(CLONE_NEWNET):
         raise OSError(f"no network namespace of our own ({os.strerror(ctypes.get_errno())}); it takes root")
     try:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -65,9 +65,9 @@ async def _serve(settings: Settings, sockets: list[socket.socket], uvloop_enable
     import tempfile
     import time
 
-    from fileproxy.process import no_authorities
+    from fileproxy.process import without_ca_bundle
 
-    with no_authorities():
+    with without_ca_bundle():
         from fileproxy.app import House
     from fileproxy.observe.logs import Logs
 

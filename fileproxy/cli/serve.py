@@ -76,9 +76,9 @@ def prepare(
 
     Raises ConfigurationError, AlreadyRunning, OSError.
     """
-    from fileproxy.process import no_authorities
+    from fileproxy.process import without_ca_bundle
 
-    with no_authorities():
+    with without_ca_bundle():
         from fileproxy.boot import build
     from fileproxy.clock import SystemClock
     from fileproxy.embedded import Embedded

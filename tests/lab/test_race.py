@@ -124,6 +124,14 @@ def test_windows_that_cannot_be_had(
     assert why in said
 
 
+@pytest.mark.parametrize("folder", [".", "window"])
+def test_a_report_says_how_windows_began(folder: str) -> None:
+    told = json.loads((race.RESULTS / folder / "race.json").read_text())
+    size = told["run"].get("window")
+    assert (size is not None) == (folder == "window")
+    assert (f"begin at {size} bytes for all" in report.markdown(told)) == (folder == "window")
+
+
 @pytest.mark.lab
 def test_windows_that_begin_equally_wide() -> None:
     """In the process that asked, and nowhere else."""
